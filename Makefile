@@ -1,0 +1,214 @@
+# objcg: set-up, tests and checks.  `make help` lists what there is.
+#
+#   PYTHON=...   the interpreter of .venv (default: the newest CPython 3.10-3.13 found)
+#   CC=...       the C compiler
+#   WERROR=true  compiler warnings are errors, as in CI
+#   ARGS=...     further arguments for pytest, the demo or the benchmark
+#
+# Nothing is installed outside this folder: tools come from PyPI into .venv, and everything built
+# goes to build/ and the .venv folders.  What is up to date is not done again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+V := .venv
+ARGS ?=
+WERROR ?= false
+SECONDS ?= 600
+STRESS_SECONDS ?= 10
+MINORS := 3.13 3.12 3.11 3.10
+SANITIZERS := plain asan tsan
+
+ifneq ($(origin CC),default)
+export CC
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help
+help: ## This list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+# --- to use it ----------------------------------------------------------------------------------
+
+.PHONY: demo bench
+demo: $V/.objcg ## Install into .venv and run the example
+	$V/bin/python examples/tenants.py $(ARGS)
+
+bench: $V/.objcg ## Measure allocation against stock CPython
+	$V/bin/python bench/alloc.py $(ARGS)
+
+# --- to test it ---------------------------------------------------------------------------------
+
+.PHONY: test test-all pytest ctest regtest check
+test: ctest pytest ## C tests (plain, asan, tsan) and Python tests
+
+pytest: $V/.objcg $V/.test ## Python tests in .venv
+	$V/bin/python -m pytest $(ARGS)
+
+test-all: ## Python tests on every CPython 3.10-3.13 found
+	@found=$$(.ci/pythons); \
+	printf 'CPythons found:\n%s\n' "$$found"; \
+	failed=; \
+	for minor in $$(cut -d' ' -f1 <<<"$$found"); do \
+		printf '\n== Python %s ==\n' "$$minor"; \
+		$(MAKE) --no-print-directory "test-$$minor" || failed="$$failed $$minor"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed on Python:$$failed" >&2; exit 1; }; \
+	echo "passed on Python:" $$(cut -d' ' -f1 <<<"$$found")
+
+.PHONY: $(MINORS:%=test-%)
+$(MINORS:%=test-%): test-%: $V-%/.objcg $V-%/.test
+	$V-$*/bin/python -m pytest $(ARGS)
+
+ctest: $(SANITIZERS:%=ctest-%) ## C tests: plain, then under the address, undefined and thread sanitizers
+
+regtest: $(SANITIZERS:%=stress-%) ## The stress program, SECONDS=600 in each build
+
+check: STRESS = $(STRESS_SECONDS)
+check: lint test $(SANITIZERS:%=stress-%) ## lint, test and a short stress
+
+# ThreadSanitizer of older compilers does not start where addresses are randomised by more bits than
+# it expects; setarch -R turns that off, where the machine lets it.
+fixed_addresses = $$(setarch -R true 2>/dev/null && echo setarch -R || echo env)
+
+.PHONY: $(SANITIZERS:%=ctest-%) $(SANITIZERS:%=stress-%)
+$(SANITIZERS:%=ctest-%): ctest-%: build/c-%/.listed
+	PATH="$(CURDIR)/$V/bin:$$PATH" $(fixed_addresses) \
+		$V/bin/meson test -C build/c-$* --suite check --print-errorlogs
+
+STRESS = $(SECONDS)
+$(SANITIZERS:%=stress-%): stress-%: build/c-%/.listed
+	PATH="$(CURDIR)/$V/bin:$$PATH" $V/bin/meson compile -C build/c-$* stress
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		$(fixed_addresses) build/c-$*/tests/core/stress $(STRESS)
+
+# --- to keep it tidy ----------------------------------------------------------------------------
+
+c_files = $(shell find src tests bench lab -name '*.[ch]' 2>/dev/null)
+
+.PHONY: lint format clean
+lint: source-lists $V/.lint ## ruff, mypy --strict, clang-format, source lists
+	$V/bin/ruff check .
+	$V/bin/ruff format --check .
+	$V/bin/mypy
+	$V/bin/clang-format --dry-run -Werror $(c_files)
+
+format: $V/.lint ## Let ruff and clang-format rewrite the sources
+	$V/bin/ruff check --fix-only .
+	$V/bin/ruff format .
+	$V/bin/clang-format -i $(c_files)
+
+clean: ## Remove all that was built or installed here
+	rm -rf build dist $V $(MINORS:%=$V-%) .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# --- set-up -------------------------------------------------------------------------------------
+#
+# Each virtual environment has a stamp per thing done in it: .made, .build (tools that build),
+# .test, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no time of
+# its own, such as a list of requirements, and is only rewritten when that changed.
+
+.PHONY: FORCE
+FORCE:
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
+
+# $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
+update = mkdir -p $(dir $1); { $2; } >$1.new; \
+	if cmp -s $1.new $1; then rm $1.new; else mv $1.new $1; fi
+
+# Prints the requirements named in pyproject.toml under [build-system] or an extra.
+define requirements_py
+import sys
+try:
+    import tomllib
+except ImportError:
+    from pip._vendor import tomli as tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))
+for name in sys.argv[1:]:
+    extras = project["project"]["optional-dependencies"]
+    print(*(project["build-system"]["requires"] if name == "build-system" else extras[name]), sep="\n")
+endef
+export requirements_py
+
+# $(call install,VENV,STAMP,EXTRAS): pip-installs the requirements of EXTRAS, if they changed.
+install = $1/bin/python -c "$$requirements_py" $3 >$2.new; \
+	if cmp -s $2.new $2; then touch $2; else \
+		echo "$1: installing $$(tr '\n' ' ' <$2.new)"; \
+		$1/bin/python -m pip install -q -r $2.new; mv $2.new $2; fi; rm -f $2.new
+
+ifeq ($(wildcard $V/bin/python),)
+$V/.made: FORCE
+else ifdef PYTHON
+ifneq ($(shell cat $V/.made 2>/dev/null),$(shell .ci/pythons '$(PYTHON)' 2>/dev/null))
+$V/.made: FORCE
+endif
+endif
+
+$V/.made:
+	@python=$$(.ci/pythons "$${PYTHON:-newest}"); \
+	echo "$V: made with $$python"; rm -rf $V; "$$python" -m venv $V; echo "$$python" >$@
+
+$V-%/.made:
+	@python=$$(.ci/pythons $*); \
+	echo "$V-$*: made with $$python"; rm -rf $V-$*; "$$python" -m venv $V-$*; echo "$$python" >$@
+
+%/.build: %/.made pyproject.toml
+	@$(call install,$*,$@,build-system build)
+
+%/.test: %/.made pyproject.toml
+	@$(call install,$*,$@,test)
+
+%/.lint: %/.made pyproject.toml
+	@$(call install,$*,$@,lint)
+
+build_files := pyproject.toml meson.build meson.options README.md LICENSE
+sources := $(shell find src -type f -not -path '*/__pycache__/*' 2>/dev/null)
+
+# What was there at the last build: a file that appears or goes away must lead to a new one.
+build/sources: FORCE
+	@$(call update,$@,find src -type f -not -path '*/__pycache__/*' | sort)
+
+.PHONY: source-lists
+source-lists:
+	@for file in $(wildcard src/core/*.c src/binding/*.c); do \
+		grep -q "'$${file##*/}'" "$${file%/*}/meson.build" || \
+			{ echo "objcg: $$file is missing from $${file%/*}/meson.build" >&2; exit 1; }; \
+	done
+
+build/configuration: FORCE
+	@if [ -n "$${CC-}" ]; then set -- "$$CC"; else set -- cc gcc clang; fi; \
+	for cc; do if command -v $${cc%% *} >/dev/null; then found=$$cc; break; fi; done; \
+	[ -n "$${found-}" ] || \
+		{ echo "objcg: found no C compiler ($$*); install gcc or clang, or set CC" >&2; exit 1; }; \
+	$(call update,$@,echo "CC=$$found WERROR=$(WERROR)")
+
+%/.objcg: build/configuration %/.build build/sources $(build_files) $(sources) | source-lists
+	@echo "$*: building and installing objcg"
+	@[ $*/build -nt build/configuration ] || rm -rf $*/build
+	@PATH="$(CURDIR)/$*/bin:$$PATH" $*/bin/python -m pip install -q --no-build-isolation \
+		--no-deps --force-reinstall --config-settings=build-dir=$*/build \
+		--config-settings=setup-args=-Dwerror=$(WERROR) .
+	@touch $@
+
+sanitize_plain := -Dbuildtype=debugoptimized
+sanitize_asan := -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined
+sanitize_tsan := -Dbuildtype=debug -Doptimization=1 -Db_sanitize=thread
+
+build/c-%/.configured: build/configuration $V/.build Makefile meson.options | source-lists
+	@rm -rf build/c-$*
+	PATH="$(CURDIR)/$V/bin:$$PATH" $V/bin/meson setup build/c-$* \
+		-Dpython=false -Dtests=true -Dwerror=$(WERROR) $(sanitize_$*) >/dev/null
+	@touch $@
+
+# meson looks for the programs of tests/core when it is configured, so a new one must cause that.
+build/programs: FORCE
+	@$(call update,$@,ls tests/core/*.c)
+
+build/c-%/.listed: build/c-%/.configured build/programs
+	@PATH="$(CURDIR)/$V/bin:$$PATH" $V/bin/meson setup --reconfigure build/c-$* >/dev/null
+	@touch $@

@@ -1,0 +1,339 @@
+/* GroupBase: a handle on a group; entering and leaving it. */
+#include "binding.h"
+
+#include <errno.h>
+#include <string.h>
+
+PyObject *raise_errno(int negative_errno)
+{
+	errno = -negative_errno;
+	return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+struct mem_cgroup *group_memcg(PyObject *object)
+{
+	GroupBase *self = (GroupBase *)object;
+	struct mem_cgroup *memcg = memcg_from_id(self->gid);
+
+	if (load_relaxed(&memcg->gen) == self->gen &&
+	    load_relaxed(&memcg->state) == MEMCG_ONLINE)
+		return memcg;
+	raise_errno(-ENODEV);
+	return NULL;
+}
+
+struct mem_cgroup *memcg_from_object(PyObject *object)
+{
+	unsigned long gid = PyLong_AsUnsignedLong(object);
+
+	if (gid == (unsigned long)-1 && PyErr_Occurred())
+		return NULL;
+	if (gid < MEMCG_ROOT || gid >= section_used(SECTION_MEMCG) ||
+	    load_relaxed(&memcg_from_id((uint32_t)gid)->state) != MEMCG_ONLINE) {
+		raise_errno(-ENODEV);
+		return NULL;
+	}
+	return memcg_from_id((uint32_t)gid);
+}
+
+static PyObject *group_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	struct mem_cgroup *memcg = NULL;
+	PyObject *parent;
+	PyObject *name;
+	GroupBase *self;
+	int err;
+
+	if (kwargs && PyDict_GET_SIZE(kwargs)) {
+		PyErr_SetString(PyExc_TypeError, "GroupBase takes no keyword arguments");
+		return NULL;
+	}
+	if (!PyArg_ParseTuple(args, "OU", &parent, &name))
+		return NULL;
+	if (!hooks_installed()) {
+		PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled");
+		return NULL;
+	}
+	self = (GroupBase *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	if (parent == Py_None) {
+		memcg = memcg_from_id(MEMCG_ROOT);
+	} else if (PyObject_TypeCheck(parent, &GroupBase_Type)) {
+		struct mem_cgroup *up = group_memcg(parent);
+		Py_ssize_t len;
+		const char *text = up ? PyUnicode_AsUTF8AndSize(name, &len) : NULL;
+
+		if (!text)
+			goto failed;
+		settle();
+		err = memcg_create(up, text, (size_t)len, &memcg);
+		if (err < 0) {
+			raise_errno(err);
+			goto failed;
+		}
+	} else {
+		PyErr_Format(PyExc_TypeError, "the parent must be a group or None, not %R", parent);
+		goto failed;
+	}
+	self->gid = memcg_id(memcg);
+	self->gen = load_relaxed(&memcg->gen);
+	self->uid = memcg->uid;
+	return (PyObject *)self;
+
+failed:
+	Py_DECREF(self);
+	return NULL;
+}
+
+static PyObject *group_enter_method(PyObject *self, PyObject *unused)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+
+	(void)unused;
+	if (!memcg || group_enter(memcg, ((GroupBase *)self)->gen, NULL) < 0)
+		return NULL;
+	Py_INCREF(self);
+	return self;
+}
+
+static PyObject *group_exit_method(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+	GroupBase *self = (GroupBase *)object;
+
+	(void)args;
+	(void)nargs;
+	if (group_exit(self->gid, self->gen) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *run_inside(PyObject *object, PyObject *name, PyObject *function, PyObject *args,
+			    PyObject *kwargs)
+{
+	GroupBase *self = (GroupBase *)object;
+	struct mem_cgroup *memcg = group_memcg(object);
+	PyObject *type, *value, *traceback;
+	PyObject *result;
+
+	if (!memcg || group_enter(memcg, self->gen, name) < 0)
+		return NULL;
+	result = PyObject_Call(function, args, kwargs);
+	PyErr_Fetch(&type, &value, &traceback);
+	if (group_exit(self->gid, self->gen) < 0) {
+		if (type)
+			PyErr_Clear(); /* the function's own error matters more */
+		else
+			Py_CLEAR(result);
+	}
+	if (type)
+		PyErr_Restore(type, value, traceback);
+	return result;
+}
+
+static PyObject *group_run(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+	PyObject *function;
+	PyObject *rest;
+	PyObject *name;
+	PyObject *result;
+
+	if (PyTuple_GET_SIZE(args) < 1 || !PyCallable_Check(PyTuple_GET_ITEM(args, 0))) {
+		PyErr_SetString(PyExc_TypeError, "run() needs a callable as its first argument");
+		return NULL;
+	}
+	function = PyTuple_GET_ITEM(args, 0);
+	rest = PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args));
+	if (!rest)
+		return NULL;
+	name = PyObject_GetAttrString(function, "__qualname__");
+	if (!name || !PyUnicode_Check(name)) {
+		PyErr_Clear();
+		Py_CLEAR(name);
+	}
+	result = run_inside(self, name, function, rest, kwargs);
+	Py_XDECREF(name);
+	Py_DECREF(rest);
+	return result;
+}
+
+static PyObject *group_run_named(PyObject *self, PyObject *args)
+{
+	PyObject *name, *function, *arguments, *kwargs;
+
+	if (!PyArg_ParseTuple(args, "UOO!O!", &name, &function, &PyTuple_Type, &arguments,
+			      &PyDict_Type, &kwargs))
+		return NULL;
+	return run_inside(self, name, function, arguments, kwargs);
+}
+
+static PyObject *size_or_none(int64_t size)
+{
+	if (size == COUNTER_UNSET)
+		Py_RETURN_NONE;
+	return PyLong_FromLongLong(size);
+}
+
+static PyObject *group_read(PyObject *self, PyObject *unused)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+	struct memcg_view view;
+	int64_t low;
+
+	(void)unused;
+	if (!memcg)
+		return NULL;
+	settle();
+	memcg_view(memcg, &view);
+	low = load_relaxed(&memcg->memory.low);
+	return Py_BuildValue(
+	    "{sLsLsNsNsNs{sKsKsKsKsK}s{sLsLsLsLsLsLsLsI}sIsI}", "current", (long long)view.current,
+	    "peak", (long long)view.peak, "max", size_or_none(load_relaxed(&memcg->memory.max)),
+	    "high", size_or_none(load_relaxed(&memcg->memory.high)), "low",
+	    size_or_none(low ? low : COUNTER_UNSET), "events", "low",
+	    (unsigned long long)load_relaxed(&memcg->events[EVENT_LOW]), "high",
+	    (unsigned long long)load_relaxed(&memcg->events[EVENT_HIGH]), "max",
+	    (unsigned long long)load_relaxed(&memcg->events[EVENT_MAX]), "ceiling",
+	    (unsigned long long)load_relaxed(&memcg->events[EVENT_CEILING]), "raised",
+	    (unsigned long long)load_relaxed(&memcg->events[EVENT_RAISED]), "stat", "object",
+	    (long long)view.stat[DOMAIN_OBJECT], "mem", (long long)view.stat[DOMAIN_MEM], "raw",
+	    (long long)view.stat[DOMAIN_RAW], "numpy", (long long)view.stat[DOMAIN_NUMPY], "native",
+	    (long long)view.stat[DOMAIN_NATIVE], "mmap", (long long)view.stat[DOMAIN_MMAP], "blocks",
+	    (long long)view.blocks, "dying_descendants",
+	    (unsigned int)load_relaxed(&memcg->nr_dying), "tasks",
+	    (unsigned int)load_relaxed(&memcg->nr_tasks), "children",
+	    (unsigned int)load_relaxed(&memcg->nr_children));
+}
+
+static PyObject *group_current(PyObject *self, PyObject *unused)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+
+	(void)unused;
+	if (!memcg)
+		return NULL;
+	return PyLong_FromLongLong(memcg_current(memcg));
+}
+
+static PyObject *group_set(PyObject *self, PyObject *args)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+	struct charge_result result = {0, 0, 0};
+	const char *knob;
+	PyObject *value;
+	int64_t size = COUNTER_UNSET;
+
+	if (!memcg || !PyArg_ParseTuple(args, "sO", &knob, &value))
+		return NULL;
+	if (value != Py_None) {
+		size = PyLong_AsLongLong(value);
+		if (size == -1 && PyErr_Occurred())
+			return NULL;
+		if (size < 0) {
+			PyErr_Format(PyExc_ValueError, "a size cannot be negative: %R", value);
+			return NULL;
+		}
+	}
+	if (strcmp(knob, "max") == 0) {
+		/* As for the kernel's memory.max: lowering it below the usage has it reclaimed. */
+		store_relaxed(&memcg->exempt_until, 0);
+		if (page_counter_set_max(memcg, size) > size && memcg_current(memcg) > size)
+			result.over = memcg_id(memcg);
+	} else if (strcmp(knob, "high") == 0) {
+		store_seq_cst(&memcg->memory.high, size);
+		if (memcg_current(memcg) > size)
+			result.high = memcg_id(memcg);
+	} else if (strcmp(knob, "low") == 0) {
+		store_seq_cst(&memcg->memory.low, size == COUNTER_UNSET ? 0 : size);
+	} else {
+		PyErr_Format(PyExc_ValueError, "unknown knob '%s': max, high or low", knob);
+		return NULL;
+	}
+	if (result.over || result.high)
+		limits_notice(&result);
+	Py_RETURN_NONE;
+}
+
+static PyObject *group_reset_peak(PyObject *self, PyObject *unused)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+
+	(void)unused;
+	if (!memcg)
+		return NULL;
+	store_relaxed(&memcg->memory.watermark, memcg_current(memcg));
+	Py_RETURN_NONE;
+}
+
+static PyObject *group_remove(PyObject *self, PyObject *force)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+	int forced = PyObject_IsTrue(force);
+	int err;
+
+	if (!memcg || forced < 0)
+		return NULL;
+	/* Nothing of it stays in stock: without blocks, its objcg can go at once. */
+	stock_drain_subtree(gil_cpu, memcg);
+	raw_lock();
+	stock_drain_subtree(raw_cpu, memcg);
+	raw_unlock();
+	err = memcg_remove(memcg, forced);
+	if (err < 0)
+		return raise_errno(err);
+	Py_RETURN_NONE;
+}
+
+static PyObject *group_get_id(PyObject *self, void *closure)
+{
+	(void)closure;
+	return PyLong_FromUnsignedLong(((GroupBase *)self)->gid);
+}
+
+static PyObject *group_get_uid(PyObject *self, void *closure)
+{
+	(void)closure;
+	return PyLong_FromUnsignedLongLong(((GroupBase *)self)->uid);
+}
+
+static PyObject *group_get_online(PyObject *self, void *closure)
+{
+	int online = group_memcg(self) != NULL;
+
+	(void)closure;
+	PyErr_Clear();
+	return PyBool_FromLong(online);
+}
+
+static PyMethodDef group_methods[] = {
+    {"__enter__", group_enter_method, METH_NOARGS, "Charge what this context allocates here."},
+    {"__exit__", (PyCFunction)(void (*)(void))group_exit_method, METH_FASTCALL,
+     "Back to the group that was current at entry."},
+    {"run", (PyCFunction)(void (*)(void))group_run, METH_VARARGS | METH_KEYWORDS,
+     "run($self, fn, /, *args, **kwargs)\n--\n\nCall fn(*args, **kwargs) in this group; return what "
+     "it returns.\n\nRaises GroupRemoved (OSError, ENODEV) if the group was removed."},
+    {"_run_named", group_run_named, METH_VARARGS, NULL},
+    {"_read", group_read, METH_NOARGS, NULL},
+    {"_current", group_current, METH_NOARGS, NULL},
+    {"_set", group_set, METH_VARARGS, NULL},
+    {"_reset_peak", group_reset_peak, METH_NOARGS, NULL},
+    {"_remove", group_remove, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef group_getset[] = {
+    {"id", group_get_id, NULL, "Index of the group's record in the region.", NULL},
+    {"uid", group_get_uid, NULL, "A number that no other group of this process ever has.", NULL},
+    {"online", group_get_online, NULL, "Whether the group has not been removed.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject GroupBase_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.GroupBase",
+    .tp_doc = "A handle on a group.",
+    .tp_basicsize = sizeof(GroupBase),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_new = group_new,
+    .tp_methods = group_methods,
+    .tp_getset = group_getset,
+};

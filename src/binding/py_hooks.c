@@ -1,0 +1,388 @@
+/*
+ * The allocator hooks.
+ *
+ * The object and mem domains are called with the GIL held, so all threads of a
+ * GIL share one cpu (types.h), and nothing here needs a lock.  The raw domain
+ * may be called without it and has a cpu of its own, under a mutex.
+ *
+ * The hooks are installed once and never removed.  A block that is not ours,
+ * because it is older than we are, goes to the allocator that was there before.
+ * That allocator may call the raw domain for what it wants itself (pymalloc
+ * does, above 512 bytes): such a block is charged once, by the raw hook, and
+ * knows its domain.
+ */
+#include "binding.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+struct cpu *gil_cpu;
+struct cpu *raw_cpu;
+
+static PyMemAllocatorEx saved_raw, saved_mem, saved_object;
+static pthread_mutex_t raw_mutex = PTHREAD_MUTEX_INITIALIZER;
+static int installed;
+
+void raw_lock(void)
+{
+	pthread_mutex_lock(&raw_mutex);
+}
+
+void raw_unlock(void)
+{
+	pthread_mutex_unlock(&raw_mutex);
+}
+
+/* --- cpus of interpreters ------------------------------------------------ */
+
+/*
+ * Since 3.12 an interpreter may have a GIL of its own, and then its threads
+ * exclude only each other.  Each interpreter but the main one gets a cpu.  Until
+ * the first of them allocates, which an interpreter does before it frees
+ * anything, a thread's cpu cannot have changed between two calls.
+ */
+#if PY_VERSION_HEX >= 0x030C0000
+#define MAX_INTERPRETERS 256
+
+static _Atomic int several_interpreters;
+static pthread_mutex_t interpreters_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+	PyInterpreterState *interpreter; /* an address taken again gets the same cpu */
+	struct cpu *cpu;
+} interpreters[MAX_INTERPRETERS];
+
+struct cpu *cpu_of_thread_state(PyThreadState *ts)
+{
+	struct cpu *cpu = NULL;
+
+	if (ts->interp == PyInterpreterState_Main())
+		return gil_cpu;
+	store_release(&several_interpreters, 1);
+	pthread_mutex_lock(&interpreters_mutex);
+	for (int i = 0; i < MAX_INTERPRETERS && !cpu; i++) {
+		if (!interpreters[i].interpreter) {
+			interpreters[i].cpu = cpu_get(2);
+			if (!interpreters[i].cpu)
+				break;
+			interpreters[i].interpreter = ts->interp;
+		}
+		if (interpreters[i].interpreter == ts->interp)
+			cpu = interpreters[i].cpu;
+	}
+	pthread_mutex_unlock(&interpreters_mutex);
+	return cpu;
+}
+
+#define cpu_may_have_changed() unlikely(load_relaxed(&several_interpreters))
+#else
+struct cpu *cpu_of_thread_state(PyThreadState *ts)
+{
+	(void)ts;
+	return gil_cpu;
+}
+
+#define cpu_may_have_changed() 0
+#endif
+
+/* The cpu for a call in the object or mem domain that need not know its task. */
+static inline struct cpu *local_cpu(void)
+{
+	struct thread_cache *cache = &thread_cache;
+
+	if (unlikely(!cache->cpu) || cpu_may_have_changed()) {
+		PyThreadState *ts = current_thread_state();
+
+		if (!ts || !thread_cache_valid(cache, ts))
+			thread_cache_refresh(cache, ts);
+	}
+	return cache->cpu;
+}
+
+/* --- object and mem ------------------------------------------------------ */
+
+static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t size, bool zero)
+{
+	struct thread_cache *cache = &thread_cache;
+	struct charge_result result = {0, 0, 0};
+	void *p;
+
+	if (unlikely(!cache->cpu))
+		return NULL; /* more interpreters than we have room for */
+	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
+	if (unlikely(result.over || result.high || result.refused))
+		limits_notice(&result);
+	return p;
+}
+
+static __attribute__((noinline)) void revalidate(PyThreadState *ts)
+{
+	thread_cache_refresh(&thread_cache, ts);
+}
+
+static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
+{
+	struct thread_cache *cache = &thread_cache;
+	PyThreadState *ts = current_thread_state();
+	void *p;
+
+	if (unlikely(!ts || !thread_cache_valid(cache, ts)))
+		revalidate(ts);
+	if (likely(size <= SLAB_SMALL_MAX && cache->cpu)) {
+		p = kmem_alloc_fast(cache->cpu, cache->task, domain, size);
+		if (likely(p)) {
+			if (zero)
+				memset(p, 0, size);
+			return p;
+		}
+	}
+	return alloc_slow(domain, size, zero);
+}
+
+static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemAllocatorEx *saved,
+						void *p)
+{
+	struct cpu *cpu = local_cpu();
+
+	if (!p)
+		return;
+	if (kmem_is_ours(p) && cpu)
+		kmem_free(cpu, domain, p);
+	else
+		saved->free(saved->ctx, p);
+}
+
+static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, void *p)
+{
+	struct cpu *cpu;
+
+	if (likely(in_slab_range(p))) {
+		cpu = local_cpu();
+		if (likely(cpu && kmem_free_fast(cpu, domain, p)))
+			return;
+	}
+	free_slow(domain, saved, p);
+}
+
+static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, void *p, size_t size)
+{
+	struct thread_cache *cache = &thread_cache;
+	struct charge_result result = {0, 0, 0};
+	PyThreadState *ts = current_thread_state();
+	void *q;
+
+	if (!p)
+		return hook_alloc(domain, size, false);
+	if (!kmem_is_ours(p))
+		return saved->realloc(saved->ctx, p, size);
+	if (unlikely(!ts || !thread_cache_valid(cache, ts)))
+		revalidate(ts);
+	if (unlikely(!cache->cpu))
+		return NULL;
+	q = kmem_realloc(cache->cpu, cache->task, domain, p, size, &result);
+	if (unlikely(result.over || result.high || result.refused))
+		limits_notice(&result);
+	return q;
+}
+
+static inline void *hook_calloc(enum domain domain, size_t nelem, size_t elsize)
+{
+	size_t size;
+
+	if (__builtin_mul_overflow(nelem, elsize, &size))
+		return NULL;
+	return hook_alloc(domain, size, true);
+}
+
+/* ctx is what the allocator before us had: should a thread read half of the old and half of the
+ * new while they are exchanged, either is right. */
+#define DEFINE_HOOKS(name, domain)                                                                 \
+	static void *name##_malloc(void *ctx, size_t size)                                         \
+	{                                                                                          \
+		(void)ctx;                                                                         \
+		return hook_alloc(domain, size, false);                                            \
+	}                                                                                          \
+	static void *name##_calloc(void *ctx, size_t nelem, size_t elsize)                         \
+	{                                                                                          \
+		(void)ctx;                                                                         \
+		return hook_calloc(domain, nelem, elsize);                                         \
+	}                                                                                          \
+	static void *name##_realloc(void *ctx, void *p, size_t size)                               \
+	{                                                                                          \
+		(void)ctx;                                                                         \
+		return hook_realloc(domain, &saved_##name, p, size);                               \
+	}                                                                                          \
+	static void name##_free(void *ctx, void *p)                                                \
+	{                                                                                          \
+		(void)ctx;                                                                         \
+		hook_free(domain, &saved_##name, p);                                               \
+	}
+
+DEFINE_HOOKS(object, DOMAIN_OBJECT)
+DEFINE_HOOKS(mem, DOMAIN_MEM)
+
+/* --- raw ----------------------------------------------------------------- */
+
+/*
+ * The current task of a thread that may not hold the GIL.  It holds it if the
+ * current thread state is this thread's own; before 3.12 the current thread
+ * state is a global that belongs to whichever thread holds the GIL, hence the
+ * comparison with the one registered for this thread.
+ */
+static struct task *raw_task(void)
+{
+	PyThreadState *ts = current_thread_state();
+
+#if PY_VERSION_HEX < 0x030C0000
+	if (ts && ts != PyGILState_GetThisThreadState())
+		ts = NULL;
+#endif
+	if (!ts || ts->interp != PyInterpreterState_Main())
+		return thread_cache_task_without_gil();
+	if (!thread_cache_valid(&thread_cache, ts))
+		thread_cache_refresh(&thread_cache, ts);
+	return thread_cache.task;
+}
+
+static void *raw_alloc(size_t size, bool zero)
+{
+	struct charge_result result = {0, 0, 0};
+	struct task *task = raw_task();
+	void *p;
+
+	raw_lock();
+	p = kmem_alloc(raw_cpu, task, DOMAIN_RAW, size, zero, &result);
+	raw_unlock();
+	if (unlikely(result.over || result.high || result.refused))
+		limits_notice(&result);
+	return p;
+}
+
+static void *raw_malloc(void *ctx, size_t size)
+{
+	(void)ctx;
+	return raw_alloc(size, false);
+}
+
+static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
+{
+	size_t size;
+
+	(void)ctx;
+	if (__builtin_mul_overflow(nelem, elsize, &size))
+		return NULL;
+	return raw_alloc(size, true);
+}
+
+static void *raw_realloc(void *ctx, void *p, size_t size)
+{
+	struct charge_result result = {0, 0, 0};
+	struct task *task;
+	void *q;
+
+	(void)ctx;
+	if (!p)
+		return raw_alloc(size, false);
+	if (!kmem_is_ours(p))
+		return saved_raw.realloc(saved_raw.ctx, p, size);
+	task = raw_task();
+	raw_lock();
+	q = kmem_realloc(raw_cpu, task, DOMAIN_RAW, p, size, &result);
+	raw_unlock();
+	if (unlikely(result.over || result.high || result.refused))
+		limits_notice(&result);
+	return q;
+}
+
+static void raw_free(void *ctx, void *p)
+{
+	(void)ctx;
+	if (!p)
+		return;
+	if (!kmem_is_ours(p)) {
+		saved_raw.free(saved_raw.ctx, p);
+		return;
+	}
+	raw_lock();
+	kmem_free(raw_cpu, DOMAIN_RAW, p);
+	raw_unlock();
+}
+
+/* A charge in the GIL's cpu is near a limit: what the raw cpu has in stock may make room. */
+static void drain_raw_stocks(const struct mem_cgroup *root)
+{
+	if (pthread_mutex_trylock(&raw_mutex) != 0)
+		return; /* in use; perhaps by us */
+	stock_drain_subtree(raw_cpu, root);
+	pthread_mutex_unlock(&raw_mutex);
+}
+
+/* --- installation -------------------------------------------------------- */
+
+void settle(void)
+{
+	stock_drain_dying(gil_cpu);
+	heap_collect(gil_cpu);
+	raw_lock();
+	stock_drain_dying(raw_cpu);
+	heap_collect(raw_cpu);
+	raw_unlock();
+	tree_lock();
+	objcg_reap();
+	tree_unlock();
+}
+
+static void fork_prepare(void)
+{
+	raw_lock();
+	kmem_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+	kmem_fork_parent();
+	raw_unlock();
+}
+
+static void fork_child(void)
+{
+	kmem_fork_child();
+	pthread_mutex_init(&raw_mutex, NULL);
+#if PY_VERSION_HEX >= 0x030C0000
+	pthread_mutex_init(&interpreters_mutex, NULL);
+#endif
+	limits_after_fork_child();
+}
+
+int hooks_prepare(void)
+{
+	gil_cpu = cpu_get(0);
+	raw_cpu = cpu_get(1);
+	if (!gil_cpu || !raw_cpu)
+		return -ENOMEM;
+	stock_drain_others = drain_raw_stocks;
+	return -pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+void hooks_install(void)
+{
+	PyMemAllocatorEx raw = {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free};
+	PyMemAllocatorEx mem = {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free};
+	PyMemAllocatorEx object = {NULL, object_malloc, object_calloc, object_realloc, object_free};
+
+	PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &saved_raw);
+	PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &saved_mem);
+	PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &saved_object);
+	raw.ctx = saved_raw.ctx;
+	mem.ctx = saved_mem.ctx;
+	object.ctx = saved_object.ctx;
+	installed = 1;
+	PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw);
+	PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem);
+	PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &object);
+}
+
+int hooks_installed(void)
+{
+	return installed;
+}

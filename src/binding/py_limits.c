@@ -1,0 +1,511 @@
+/*
+ * What happens when a limit is crossed.
+ *
+ * A hook cannot raise, and CPython does not survive the failure of every small
+ * allocation.  So a small allocation over memory.max is charged, and its task
+ * is interrupted at the next place where that is safe, an eval-breaker:
+ *
+ * - On the main thread by a pending call, asked for in the hook itself.  It
+ *   runs on that thread between two bytecodes, looks which task is current
+ *   *there*, reclaims, and raises if that task's group is still over.  If the
+ *   code that runs then belongs to another group nothing happens to it; the
+ *   offender's next allocation asks again.
+ * - On other threads CPython has no pending calls.  The hook wakes the reclaimer
+ *   thread; that takes the GIL, so that the offender stands at an eval-breaker
+ *   or in a call that released the GIL, and uses PyThreadState_SetAsyncExc if
+ *   the offender's current context still belongs to the group.  Should the
+ *   offender switch contexts before the exception is raised, the first
+ *   allocation in the new context, or our own exit from the group, takes it
+ *   back.  What remains is a switch of contexts with no allocation and no
+ *   eval-breaker in between; CPython checks after calls and at loops, so that
+ *   takes a coroutine that ends right after a call that blocked.
+ *
+ * Both are the kernel's "return to user space".  From a hook only what takes
+ * no lock of the interpreter's is called: posting a semaphore, and
+ * Py_AddPendingCall, whose lock is held for a few instructions and never
+ * around an allocation.
+ */
+#include "binding.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+
+_Atomic int limits_armed; /* exceptions set for other threads, not yet raised or taken back */
+int limits_watch_empty;
+
+static PyObject *over_handler;
+static PyObject *service_handler;
+static PyObject *armed_class; /* what limits_armed counts: the class last armed */
+static PyObject *reports;     /* thread ident -> (gid, task id, limit, usage) */
+
+/* --- the main thread ----------------------------------------------------- */
+
+static _Atomic int main_pending;
+static int main_busy; /* the handler is running: it may itself be over the limit */
+
+/* The nearest group of this task that is over its max, and not exempt; 0 if none. */
+static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t *limit)
+{
+	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&task->memcg));
+
+	/* The GIL keeps groups from being removed. */
+	for (; memcg; memcg = parent_mem_cgroup(memcg)) {
+		*limit = load_relaxed(&memcg->memory.max);
+		if (*limit == COUNTER_UNSET)
+			continue;
+		*usage = memcg_current(memcg);
+		if (*usage > *limit && *usage > load_relaxed(&memcg->exempt_until))
+			return memcg_id(memcg);
+	}
+	return 0;
+}
+
+static int deliver(void *unused)
+{
+	int64_t usage = 0;
+	int64_t limit = 0;
+	uint32_t gid;
+	PyObject *exception;
+
+	(void)unused;
+	store_release(&main_pending, 0);
+	if (main_busy || !over_handler)
+		return 0;
+	gid = group_over_max(thread_cache_get()->task, &usage, &limit);
+	if (!gid)
+		return 0;
+	main_busy = 1;
+	exception = PyObject_CallFunction(over_handler, "ILL", (unsigned int)gid, (long long)usage,
+					  (long long)limit);
+	main_busy = 0;
+	if (!exception)
+		return -1;
+	if (exception == Py_None) {
+		Py_DECREF(exception);
+		return 0;
+	}
+	PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+	Py_DECREF(exception);
+	return -1;
+}
+
+/* --- other threads ------------------------------------------------------- */
+
+/* Threads that crossed a limit since the reclaimer last looked. A lost one crosses it again. */
+#define NR_OFFENDERS 64
+static struct {
+	_Atomic unsigned long thread;
+	_Atomic uint32_t gid;
+} offenders[NR_OFFENDERS];
+
+static void offender_note(uint32_t gid)
+{
+	unsigned long thread = PyThread_get_thread_ident();
+	unsigned slot = (unsigned)((thread >> 12) ^ (thread >> 20)) % NR_OFFENDERS;
+
+	store_relaxed(&offenders[slot].thread, thread);
+	store_release(&offenders[slot].gid, gid);
+}
+
+void limits_notice(const struct charge_result *result)
+{
+	struct mem_cgroup *memcg;
+	int wake = 0;
+
+	if (result->refused)
+		wake = 1;
+	if (result->over) {
+		memcg = memcg_from_id(result->over);
+		if (thread_cache.is_main > 0) {
+			if (!main_busy && !xchg_acq_rel(&main_pending, 1)) {
+				memcg_event(memcg, EVENT_MAX);
+				if (Py_AddPendingCall(deliver, NULL) < 0)
+					store_release(&main_pending, 0); /* full: next time */
+			}
+		} else {
+			offender_note(result->over);
+			if (memcg_flag(memcg, FLAG_MAX)) {
+				memcg_event(memcg, EVENT_MAX);
+				wake = 1;
+			}
+		}
+	}
+	if (result->high) {
+		memcg = memcg_from_id(result->high);
+		if (memcg_flag(memcg, FLAG_HIGH)) {
+			memcg_event(memcg, EVENT_HIGH);
+			wake = 1;
+		}
+	}
+	if (wake)
+		limits_wake();
+}
+
+/* This thread's own pending exception; the GIL is held. */
+void limits_context_changed(PyThreadState *ts)
+{
+	if (ts->async_exc && ts->async_exc == armed_class) {
+		ts->async_exc = NULL;
+		/* armed_class holds another reference: this frees nothing. */
+		Py_DECREF(armed_class);
+		fetch_add_relaxed(&limits_armed, -1);
+	}
+}
+
+struct candidate {
+	unsigned long thread;
+	PyObject *context;
+};
+
+static Py_ssize_t list_contexts(struct candidate *candidates, Py_ssize_t room)
+{
+	PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+	Py_ssize_t n = 0;
+
+	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
+		if (!ts->context)
+			continue;
+		candidates[n].thread = ts->thread_id;
+		Py_INCREF(ts->context);
+		candidates[n++].context = ts->context;
+	}
+	return n;
+}
+
+/* The task of another thread's context, or NULL. */
+static const struct task *task_of_context(PyObject *context)
+{
+	PyObject *value = PyObject_GetItem(context, context_variable());
+	const struct task *task;
+
+	if (!value) {
+		PyErr_Clear();
+		return NULL;
+	}
+	task = ((Membership *)value)->task;
+	Py_DECREF(value); /* the context holds another */
+	return task;
+}
+
+static int is_offender(unsigned long thread, uint32_t gid)
+{
+	for (int i = 0; i < NR_OFFENDERS; i++) {
+		if (load_acquire(&offenders[i].gid) == gid &&
+		    load_relaxed(&offenders[i].thread) == thread) {
+			store_relaxed(&offenders[i].gid, 0);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *memcg,
+	       const struct task *task)
+{
+	PyObject *key = PyLong_FromUnsignedLong(thread);
+	PyObject *report = Py_BuildValue("IKLL", (unsigned int)memcg_id(memcg),
+					 (unsigned long long)task->id,
+					 (long long)load_relaxed(&memcg->memory.max),
+					 (long long)memcg_current(memcg));
+	int failed = !key || !report || PyDict_SetItem(reports, key, report) < 0;
+
+	Py_XDECREF(key);
+	Py_XDECREF(report);
+	if (failed)
+		return -1;
+	Py_INCREF(exception);
+	Py_XSETREF(armed_class, exception);
+	if (PyThreadState_SetAsyncExc(thread, exception) == 1)
+		fetch_add_relaxed(&limits_armed, 1);
+	return 0;
+}
+
+static PyObject *raise_in_group(PyObject *module, PyObject *args)
+{
+	struct candidate candidates[256];
+	PyObject *gid_object;
+	PyObject *exception;
+	struct mem_cgroup *memcg;
+	unsigned long raised = 0;
+	Py_ssize_t nr;
+	int collecting;
+	int failed = 0;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OO", &gid_object, &exception))
+		return NULL;
+	if (!PyExceptionClass_Check(exception)) {
+		PyErr_Format(PyExc_TypeError, "an exception class is needed, not %R", exception);
+		return NULL;
+	}
+	memcg = memcg_from_object(gid_object);
+	if (!memcg)
+		return NULL;
+	/*
+	 * From the look at the contexts to SetAsyncExc no other thread may run:
+	 * nothing here runs bytecode but for a collection's finalizers.
+	 */
+	collecting = PyGC_Disable();
+	nr = list_contexts(candidates, 256);
+	for (Py_ssize_t i = 0; i < nr; i++) {
+		if (!raised && !failed && is_offender(candidates[i].thread, memcg_id(memcg))) {
+			const struct task *task = task_of_context(candidates[i].context);
+
+			if (task && memcg_is_descendant(
+					memcg_from_id(load_acquire(&task->memcg)), memcg)) {
+				failed = arm(candidates[i].thread, exception, memcg, task) < 0;
+				raised = candidates[i].thread;
+			}
+		}
+	}
+	if (collecting)
+		PyGC_Enable();
+	for (Py_ssize_t i = 0; i < nr; i++)
+		Py_DECREF(candidates[i].context);
+	if (failed)
+		return NULL;
+	return PyLong_FromUnsignedLong(raised);
+}
+
+static PyObject *pending_report(PyObject *module, PyObject *unused)
+{
+	PyObject *key = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+	PyObject *report;
+
+	(void)module;
+	(void)unused;
+	if (!key)
+		return NULL;
+	report = PyDict_GetItemWithError(reports, key);
+	if (!report) {
+		Py_DECREF(key);
+		if (PyErr_Occurred())
+			return NULL;
+		Py_RETURN_NONE;
+	}
+	Py_INCREF(report);
+	if (PyDict_DelItem(reports, key) < 0)
+		PyErr_Clear();
+	else if (load_relaxed(&limits_armed) > 0)
+		fetch_add_relaxed(&limits_armed, -1);
+	Py_DECREF(key);
+	return report;
+}
+
+/* --- the reclaimer thread ------------------------------------------------ */
+
+static sem_t wakeups;
+static pthread_t reclaimer;
+static int reclaimer_running;
+static _Atomic int reclaimer_stop;
+static _Atomic int wake_posted;
+
+void limits_wake(void)
+{
+	if (reclaimer_running && !xchg_acq_rel(&wake_posted, 1))
+		sem_post(&wakeups);
+}
+
+static void *reclaimer_main(void *unused)
+{
+	(void)unused;
+	for (;;) {
+		PyGILState_STATE state;
+		PyObject *result;
+
+		while (sem_wait(&wakeups) < 0 && errno == EINTR)
+			;
+		if (load_acquire(&reclaimer_stop))
+			return NULL;
+		store_release(&wake_posted, 0);
+		state = PyGILState_Ensure();
+		if (service_handler) {
+			result = PyObject_CallNoArgs(service_handler);
+			if (result)
+				Py_DECREF(result);
+			else
+				PyErr_WriteUnraisable(service_handler);
+		}
+		PyGILState_Release(state);
+	}
+}
+
+static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
+{
+	sigset_t all;
+	sigset_t before;
+	int err;
+
+	(void)module;
+	(void)unused;
+	if (reclaimer_running)
+		Py_RETURN_NONE;
+	if (sem_init(&wakeups, 0, 0) < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	store_relaxed(&reclaimer_stop, 0);
+	store_relaxed(&wake_posted, 0);
+	/* Signals are for the program's own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&reclaimer, NULL, reclaimer_main, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (err)
+		return raise_errno(-err);
+	reclaimer_running = 1;
+	Py_RETURN_NONE;
+}
+
+static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (reclaimer_running) {
+		store_release(&reclaimer_stop, 1);
+		sem_post(&wakeups);
+		Py_BEGIN_ALLOW_THREADS
+		pthread_join(reclaimer, NULL);
+		Py_END_ALLOW_THREADS
+		reclaimer_running = 0;
+		sem_destroy(&wakeups);
+	}
+	Py_RETURN_NONE;
+}
+
+/* The child has no reclaimer; the Python side starts one when it has work for it. */
+void limits_after_fork_child(void)
+{
+	reclaimer_running = 0;
+	main_busy = 0;
+	store_relaxed(&main_pending, 0);
+	store_relaxed(&limits_armed, 0);
+}
+
+/* --- for the policy, in Python ------------------------------------------- */
+
+static PyObject *wake_reclaimer(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	limits_wake();
+	Py_RETURN_NONE;
+}
+
+static PyObject *set_policy(PyObject *module, PyObject *args)
+{
+	PyObject *over;
+	PyObject *service;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OO", &over, &service))
+		return NULL;
+	if (!PyCallable_Check(over) || !PyCallable_Check(service)) {
+		PyErr_SetString(PyExc_TypeError, "set_policy() needs two callables");
+		return NULL;
+	}
+	if (!reports && !(reports = PyDict_New()))
+		return NULL;
+	Py_INCREF(over);
+	Py_XSETREF(over_handler, over);
+	Py_INCREF(service);
+	Py_XSETREF(service_handler, service);
+	Py_RETURN_NONE;
+}
+
+static const struct {
+	uint32_t flag;
+	const char *name;
+} flag_names[] = {
+    {FLAG_HIGH, "high"},
+    {FLAG_MAX, "max"},
+    {FLAG_CEILING, "ceiling"},
+    {FLAG_EMPTY, "empty"},
+};
+
+static PyObject *take_flagged(PyObject *module, PyObject *unused)
+{
+	PyObject *list = PyList_New(0);
+	uint32_t cursor = 0;
+	uint32_t flags;
+	uint32_t gid;
+
+	(void)module;
+	(void)unused;
+	while (list && (gid = memcg_take_flagged(&cursor, &flags)) != 0) {
+		for (size_t i = 0; list && i < sizeof(flag_names) / sizeof(flag_names[0]); i++) {
+			PyObject *item;
+
+			if (!(flags & flag_names[i].flag))
+				continue;
+			item = Py_BuildValue("Is", (unsigned int)gid, flag_names[i].name);
+			if (!item || PyList_Append(list, item) < 0)
+				Py_CLEAR(list);
+			Py_XDECREF(item);
+		}
+	}
+	return list;
+}
+
+static PyObject *exempt(PyObject *module, PyObject *args)
+{
+	PyObject *gid;
+	long long bytes;
+	struct mem_cgroup *memcg;
+	int64_t until;
+	int64_t ceiling;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OL", &gid, &bytes) || !(memcg = memcg_from_object(gid)))
+		return NULL;
+	ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
+	until = load_relaxed(&memcg->memory.usage) + bytes;
+	store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
+	Py_RETURN_NONE;
+}
+
+static PyObject *count_event(PyObject *module, PyObject *args)
+{
+	/* in the order of enum memcg_event */
+	static const char *const names[NR_EVENTS] = {"low", "high", "max", "ceiling", "raised"};
+	PyObject *gid;
+	PyObject *name;
+	struct mem_cgroup *memcg;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OU", &gid, &name) || !(memcg = memcg_from_object(gid)))
+		return NULL;
+	for (int i = 0; i < NR_EVENTS; i++) {
+		if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
+			memcg_event(memcg, (enum memcg_event)i);
+			Py_RETURN_NONE;
+		}
+	}
+	PyErr_Format(PyExc_ValueError, "unknown event %R: low, high, max, ceiling or raised", name);
+	return NULL;
+}
+
+static PyObject *watch_empty(PyObject *module, PyObject *on)
+{
+	int watch = PyObject_IsTrue(on);
+
+	(void)module;
+	if (watch < 0)
+		return NULL;
+	limits_watch_empty = watch;
+	Py_RETURN_NONE;
+}
+
+PyMethodDef limits_methods[] = {
+    {"raise_in_group", raise_in_group, METH_VARARGS, NULL},
+    {"pending_report", pending_report, METH_NOARGS, NULL},
+    {"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
+    {"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
+    {"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
+    {"set_policy", set_policy, METH_VARARGS, NULL},
+    {"take_flagged", take_flagged, METH_NOARGS, NULL},
+    {"exempt", exempt, METH_VARARGS, NULL},
+    {"count_event", count_event, METH_VARARGS, NULL},
+    {"watch_empty", watch_empty, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};

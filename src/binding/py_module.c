@@ -1,0 +1,377 @@
+/* The module objcg._core. */
+#include "binding.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static PyObject *enabled(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyBool_FromLong(hooks_installed());
+}
+
+/* install(path | None, migration, command) */
+static PyObject *install(PyObject *module, PyObject *args)
+{
+	PyObject *path_object;
+	PyObject *path = NULL;
+	const char *command;
+	int migration;
+	int err;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "Ops", &path_object, &migration, &command))
+		return NULL;
+	if (hooks_installed())
+		Py_RETURN_NONE;
+	if (PyThreadState_Get()->interp != PyInterpreterState_Main()) {
+		PyErr_SetString(PyExc_RuntimeError, "objcg can only be enabled in the main interpreter");
+		return NULL;
+	}
+	if (path_object != Py_None && !PyUnicode_FSConverter(path_object, &path))
+		return NULL;
+	err = kmem_init(path ? PyBytes_AS_STRING(path) : NULL, command, Py_GetVersion());
+	if (err == 0 && (err = hooks_prepare()) < 0 && path)
+		unlink(region.path);
+	Py_XDECREF(path);
+	if (err < 0)
+		return raise_errno(err);
+	if (migration)
+		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_MIGRATION);
+	if (context_init() < 0)
+		return NULL;
+	hooks_install();
+	Py_RETURN_NONE;
+}
+
+static int need_enabled(void)
+{
+	if (hooks_installed())
+		return 1;
+	PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled: call objcg.enable() first");
+	return 0;
+}
+
+static PyObject *region_path(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (!region.header || !region.path[0])
+		Py_RETURN_NONE;
+	return PyUnicode_DecodeFSDefault(region.path);
+}
+
+static PyObject *mark_exited(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (region.header)
+		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_EXITED);
+	Py_RETURN_NONE;
+}
+
+static PyObject *set_native(PyObject *module, PyObject *on)
+{
+	int native = PyObject_IsTrue(on);
+
+	(void)module;
+	if (native < 0 || !need_enabled())
+		return NULL;
+	if (native)
+		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_NATIVE);
+	Py_RETURN_NONE;
+}
+
+static PyObject *after_fork_child(PyObject *module, PyObject *path_object)
+{
+	PyObject *path;
+	int err;
+
+	(void)module;
+	if (!need_enabled())
+		return NULL;
+	context_after_fork_child();
+	if (path_object == Py_None)
+		Py_RETURN_NONE;
+	if (!PyUnicode_FSConverter(path_object, &path))
+		return NULL;
+	err = region_attach_file(PyBytes_AS_STRING(path));
+	Py_DECREF(path);
+	if (err < 0)
+		return raise_errno(err);
+	Py_RETURN_NONE;
+}
+
+static PyObject *current_task(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (!need_enabled())
+		return NULL;
+	return task_handle(thread_cache_get()->task);
+}
+
+static PyObject *current_gid(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (!need_enabled())
+		return NULL;
+	return PyLong_FromUnsignedLong(load_acquire(&thread_cache_get()->task->memcg));
+}
+
+/* Where an object's block begins: what CPython puts before the object itself. */
+static void *object_block(PyObject *object)
+{
+	PyTypeObject *type = Py_TYPE(object);
+	size_t before = 0;
+
+	/* Not PyObject_IS_GC: an object of a GC type without a header is static, and not ours. */
+	if (PyType_IS_GC(type))
+		before += 2 * sizeof(void *); /* PyGC_Head */
+#if PY_VERSION_HEX >= 0x030C0000
+	if (type->tp_flags & (Py_TPFLAGS_MANAGED_DICT | Py_TPFLAGS_MANAGED_WEAKREF))
+		before += 2 * sizeof(PyObject *);
+#elif PY_VERSION_HEX >= 0x030B0000
+	if (type->tp_flags & Py_TPFLAGS_MANAGED_DICT)
+		before += 2 * sizeof(PyObject *);
+#endif
+	return (char *)object - before;
+}
+
+/* owner(obj) -> gid, 0 for a block that is not ours */
+static PyObject *owner(PyObject *module, PyObject *object)
+{
+	void *block = object_block(object);
+	uint32_t gid = 0;
+	size_t bytes;
+
+	(void)module;
+	if (!need_enabled())
+		return NULL;
+	if (kmem_is_ours(block)) {
+		uint32_t id = kmem_owner(block, &bytes);
+
+		gid = load_acquire(&objcg_from_id(id)->memcg);
+	}
+	return PyLong_FromUnsignedLong(gid);
+}
+
+/* audit() -> (drift, [(gid, counted, recomputed), ...]), of living groups */
+static PyObject *audit(PyObject *module, PyObject *unused)
+{
+	struct audit audit;
+	PyObject *list;
+	int err;
+
+	(void)module;
+	(void)unused;
+	if (!need_enabled())
+		return NULL;
+	settle();
+	raw_lock();
+	err = audit_run(&audit);
+	raw_unlock();
+	if (err < 0)
+		return PyErr_NoMemory();
+	list = PyList_New(0);
+	for (uint32_t id = MEMCG_ROOT; list && id < audit.nr; id++) {
+		PyObject *row;
+
+		if (load_relaxed(&memcg_from_id(id)->state) != MEMCG_ONLINE)
+			continue;
+		row = Py_BuildValue("ILL", (unsigned int)id, (long long)audit.counted[id],
+				    (long long)audit.recomputed[id]);
+		if (!row || PyList_Append(list, row) < 0)
+			Py_CLEAR(list);
+		Py_XDECREF(row);
+	}
+	audit_free(&audit);
+	return list ? Py_BuildValue("LN", (long long)audit.drift, list) : NULL;
+}
+
+static PyObject *bind_thread(PyObject *module, PyObject *function)
+{
+	(void)module;
+	return need_enabled() ? context_bind(function, "thread") : NULL;
+}
+
+static PyObject *bind_job(PyObject *module, PyObject *function)
+{
+	(void)module;
+	return need_enabled() ? context_bind(function, "job") : NULL;
+}
+
+static PyObject *at_root(PyObject *module, PyObject *function)
+{
+	(void)module;
+	return need_enabled() ? context_bind(function, "root") : NULL;
+}
+
+static PyObject *write_unraisable(PyObject *module, PyObject *args)
+{
+	PyObject *exception;
+	PyObject *source;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OO", &exception, &source))
+		return NULL;
+	PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+	PyErr_WriteUnraisable(source);
+	Py_RETURN_NONE;
+}
+
+/* Bytes of slabs in use, of empty ones kept, of ones given back: for tests and benchmarks. */
+static PyObject *slab_stat(PyObject *module, PyObject *unused)
+{
+	struct slab_pool_stat stat = slab_pool_stat();
+
+	(void)module;
+	(void)unused;
+	return Py_BuildValue("{snsnsn}", "active", (Py_ssize_t)stat.active, "kept",
+			     (Py_ssize_t)stat.kept, "returned", (Py_ssize_t)stat.returned);
+}
+
+#define FIELD(name, type, field) {name, offsetof(struct type, field)}
+
+static const struct {
+	const char *name;
+	size_t value;
+} layout[] = {
+    {"header.size", REGION_HEADER_SIZE},
+    {"group.size", sizeof(struct mem_cgroup)},
+    {"objcg.size", sizeof(struct obj_cgroup)},
+    {"task.size", sizeof(struct task)},
+    {"cpu.size", sizeof(struct cpu_record)},
+    {"stock.size", sizeof(struct stock)},
+    {"stock.count", NR_STOCKS},
+    FIELD("header.magic", region_header, magic),
+    FIELD("header.version", region_header, version),
+    FIELD("header.header_size", region_header, header_size),
+    FIELD("header.file_size", region_header, file_size),
+    FIELD("header.pid", region_header, pid),
+    FIELD("header.uid", region_header, uid),
+    FIELD("header.start_time", region_header, start_time),
+    FIELD("header.boot_id", region_header, boot_id),
+    FIELD("header.created_ns", region_header, created_ns),
+    FIELD("header.flags", region_header, flags),
+    FIELD("header.sections", region_header, sections),
+    FIELD("header.updated_ns", region_header, updated_ns),
+    FIELD("header.python", region_header, python),
+    FIELD("header.command_len", region_header, command_len),
+    FIELD("header.command", region_header, command),
+    FIELD("group.state", mem_cgroup, state),
+    FIELD("group.gen", mem_cgroup, gen),
+    FIELD("group.parent", mem_cgroup, parent),
+    FIELD("group.depth", mem_cgroup, depth),
+    FIELD("group.objcg", mem_cgroup, objcg),
+    FIELD("group.tasks", mem_cgroup, nr_tasks),
+    FIELD("group.children", mem_cgroup, nr_children),
+    FIELD("group.dying", mem_cgroup, nr_dying),
+    FIELD("group.exempt_until", mem_cgroup, exempt_until),
+    FIELD("group.uid", mem_cgroup, uid),
+    FIELD("group.usage", mem_cgroup, memory.usage),
+    FIELD("group.max", mem_cgroup, memory.max),
+    FIELD("group.high", mem_cgroup, memory.high),
+    FIELD("group.low", mem_cgroup, memory.low),
+    FIELD("group.peak", mem_cgroup, memory.watermark),
+    FIELD("group.blocks", mem_cgroup, blocks),
+    FIELD("group.stat", mem_cgroup, stat),
+    FIELD("group.events", mem_cgroup, events),
+    FIELD("group.objcg_head", mem_cgroup, objcg_head),
+    FIELD("group.seq", mem_cgroup, seq),
+    FIELD("group.name_len", mem_cgroup, name_len),
+    FIELD("group.name", mem_cgroup, name),
+    FIELD("objcg.state", obj_cgroup, state),
+    FIELD("objcg.gid", obj_cgroup, memcg),
+    FIELD("objcg.bytes", obj_cgroup, bytes),
+    FIELD("task.objcg", task, objcg),
+    FIELD("task.gid", task, memcg),
+    FIELD("task.gen", task, gen),
+    FIELD("task.state", task, state),
+    FIELD("task.id", task, id),
+    FIELD("task.name_len", task, name_len),
+    FIELD("task.name", task, name),
+    FIELD("cpu.state", cpu_record, state),
+    FIELD("cpu.kind", cpu_record, kind),
+    FIELD("cpu.section", cpu_record, section),
+    FIELD("cpu.stocks", cpu_record, stocks),
+    FIELD("stock.key", stock, key),
+    FIELD("stock.bytes", stock, bytes),
+    FIELD("stock.blocks", stock, blocks),
+    FIELD("stock.stat", stock, stat),
+};
+
+static int add_layout(PyObject *module)
+{
+	PyObject *dict = PyDict_New();
+
+	for (size_t i = 0; dict && i < sizeof(layout) / sizeof(layout[0]); i++) {
+		PyObject *value = PyLong_FromSize_t(layout[i].value);
+
+		if (!value || PyDict_SetItemString(dict, layout[i].name, value) < 0)
+			Py_CLEAR(dict);
+		Py_XDECREF(value);
+	}
+	if (!dict)
+		return -1;
+	if (PyModule_AddObject(module, "LAYOUT", dict) < 0) {
+		Py_DECREF(dict);
+		return -1;
+	}
+	return 0;
+}
+
+static PyMethodDef methods[] = {
+    {"enabled", enabled, METH_NOARGS, NULL},
+    {"install", install, METH_VARARGS, NULL},
+    {"region_path", region_path, METH_NOARGS, NULL},
+    {"mark_exited", mark_exited, METH_NOARGS, NULL},
+    {"set_native", set_native, METH_O, NULL},
+    {"after_fork_child", after_fork_child, METH_O, NULL},
+    {"set_task_type", set_task_type, METH_O, NULL},
+    {"current_task", current_task, METH_NOARGS, NULL},
+    {"current_gid", current_gid, METH_NOARGS, NULL},
+    {"owner", owner, METH_O, NULL},
+    {"audit", audit, METH_NOARGS, NULL},
+    {"bind_thread", bind_thread, METH_O, NULL},
+    {"bind_job", bind_job, METH_O, NULL},
+    {"at_root", at_root, METH_O, NULL},
+    {"write_unraisable", write_unraisable, METH_VARARGS, NULL},
+    {"slab_stat", slab_stat, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "objcg._core",
+    .m_doc = "The binding of objcg's core to CPython. Private: use objcg.",
+    .m_size = -1,
+    .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+	PyObject *module;
+
+	if (PyType_Ready(&GroupBase_Type) < 0 || PyType_Ready(&TaskBase_Type) < 0)
+		return NULL;
+	module = PyModule_Create(&definition);
+	if (!module)
+		return NULL;
+	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
+	    PyModule_AddFunctions(module, run_methods) < 0 || add_layout(module) < 0)
+		goto failed;
+	Py_INCREF(&GroupBase_Type);
+	Py_INCREF(&TaskBase_Type);
+	if (PyModule_AddObject(module, "GroupBase", (PyObject *)&GroupBase_Type) < 0 ||
+	    PyModule_AddObject(module, "TaskBase", (PyObject *)&TaskBase_Type) < 0)
+		goto failed;
+	return module;
+
+failed:
+	Py_DECREF(module);
+	return NULL;
+}

@@ -1,0 +1,232 @@
+#include "kmem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "memcg.h"
+
+int kmem_init(const char *region_path, const char *command, const char *python)
+{
+	int err = region_create(region_path, command, python);
+	struct task *root;
+
+	if (err)
+		return err;
+	err = slab_init();
+	if (err == 0)
+		err = large_init();
+	if (err == 0)
+		err = memcg_init();
+	if (err == 0) {
+		root = task_alloc(memcg_from_id(MEMCG_ROOT), &err);
+		if (root)
+			task_set_name(root, "root", 4);
+	}
+	if (err && region_path)
+		unlink(region_path);
+	return err;
+}
+
+void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t size, bool zero,
+		 struct charge_result *result)
+{
+	size_t bytes = charged_bytes(size);
+	uint32_t id;
+	void *p;
+
+	if (bytes == SIZE_MAX)
+		return NULL;
+	id = charge_task(cpu, task, domain, bytes, result);
+	if (!id)
+		return NULL;
+	if (bytes <= SLAB_SMALL_MAX)
+		p = slab_alloc(cpu, small_class(size), id);
+	else if (bytes <= SLAB_BLOCK_MAX)
+		p = slab_alloc_medium(cpu, medium_class(bytes), id, bytes, domain);
+	else
+		p = large_alloc(bytes, zero, id, domain);
+	if (unlikely(!p)) {
+		uncharge_objcg(cpu, id, domain, bytes, 1);
+		return NULL;
+	}
+	if (zero && bytes <= SLAB_BLOCK_MAX)
+		memset(p, 0, size);
+	return p;
+}
+
+void kmem_free(struct cpu *cpu, enum domain domain, void *p)
+{
+	uint32_t id;
+	size_t bytes;
+
+	if (in_slab_range(p)) {
+		struct slab *slab = virt_to_slab(p);
+
+		if (slab_is_small(slab)) {
+			id = slab_owner(slab, p);
+			bytes = slab->block_size;
+		} else {
+			struct medium_owner *owner = slab_medium_owner(slab, p);
+
+			id = owner->objcg;
+			bytes = (size_t)owner->granules << 4;
+			domain = (enum domain)owner->domain;
+			owner->objcg = OWNER_NONE;
+		}
+		slab_free(cpu, slab, p);
+	} else {
+		struct large_header *header = large_header(p);
+
+		id = header->objcg;
+		bytes = header->size;
+		domain = (enum domain)header->domain;
+		large_free(p);
+	}
+	/*
+	 * After the memory is free: until here the bytes keep the id.  (Before,
+	 * and the id could be recycled while the block still names it.)
+	 */
+	uncharge_objcg(cpu, id, domain, bytes, 1);
+}
+
+uint32_t kmem_owner(void *p, size_t *bytes)
+{
+	struct slab *slab;
+
+	if (!in_slab_range(p)) {
+		*bytes = large_header(p)->size;
+		return large_header(p)->objcg;
+	}
+	slab = virt_to_slab(p);
+	if (slab_is_small(slab)) {
+		*bytes = slab->block_size;
+		return slab_owner(slab, p);
+	}
+	*bytes = (size_t)slab_medium_owner(slab, p)->granules << 4;
+	return slab_medium_owner(slab, p)->objcg;
+}
+
+/* Changes what a block is charged, to its own objcg. */
+static bool recharge(struct cpu *cpu, uint32_t id, enum domain domain, size_t old, size_t bytes,
+		     struct charge_result *result)
+{
+	if (bytes > old)
+		return charge_objcg(cpu, id, domain, bytes - old, result);
+	if (bytes < old)
+		uncharge_objcg(cpu, id, domain, old - bytes, 0);
+	return true;
+}
+
+/*
+ * The block may stay or move, and only the C library knows.  So the task is
+ * charged first as for a new block, less what it pays for the old one; and
+ * whoever turns out not to pay gets it back.
+ */
+static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t bytes,
+			   struct charge_result *result)
+{
+	struct large_header *header = large_header(p);
+	enum domain domain = (enum domain)header->domain;
+	uint32_t owner = header->objcg;
+	size_t old = header->size;
+	uint32_t payer;
+	void *moved;
+
+	if (load_relaxed(&task->objcg) == owner << 1) {
+		if (bytes > old && !charge_objcg(cpu, owner, domain, bytes - old, result))
+			return NULL;
+		moved = large_realloc(p, bytes);
+		if (!moved) {
+			if (bytes > old)
+				uncharge_objcg(cpu, owner, domain, bytes - old, 0);
+			return NULL;
+		}
+		if (bytes < old)
+			uncharge_objcg(cpu, owner, domain, old - bytes, 0);
+		return moved;
+	}
+
+	payer = charge_task(cpu, task, domain, bytes, result);
+	if (!payer)
+		return NULL;
+	moved = large_realloc(p, bytes);
+	if (!moved || (moved == p && recharge(cpu, owner, domain, old, bytes, result))) {
+		uncharge_objcg(cpu, payer, domain, bytes, 1);
+		return moved;
+	}
+	/* It moved; or it grew in place, and its owner has no room for that. */
+	large_header(moved)->objcg = payer;
+	uncharge_objcg(cpu, owner, domain, old, 1);
+	return moved;
+}
+
+/* A block that shrinks can always stay as it is: CPython does not expect that to fail. */
+static void *realloc_by_copy(struct cpu *cpu, struct task *task, enum domain domain, void *p,
+			     size_t old, size_t size, struct charge_result *result)
+{
+	void *q = kmem_alloc(cpu, task, domain, size, false, result);
+
+	if (!q)
+		return size <= old ? p : NULL;
+	memcpy(q, p, old < size ? old : size);
+	kmem_free(cpu, domain, p);
+	return q;
+}
+
+void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void *p, size_t size,
+		   struct charge_result *result)
+{
+	size_t bytes = charged_bytes(size);
+	struct medium_owner *owner;
+	struct slab *slab;
+	size_t room;
+	size_t old;
+
+	if (bytes == SIZE_MAX)
+		return NULL;
+	if (!in_slab_range(p)) {
+		if (bytes > SLAB_BLOCK_MAX)
+			return realloc_large(cpu, task, p, bytes, result);
+		return realloc_by_copy(cpu, task, domain, p, large_header(p)->size, size, result);
+	}
+	slab = virt_to_slab(p);
+	room = slab->block_size;
+	/* In place, unless a quarter or more of the block would be idle. */
+	if (slab_is_small(slab)) {
+		if (bytes <= room && 4 * bytes > 3 * room)
+			return p;
+		return realloc_by_copy(cpu, task, domain, p, room, size, result);
+	}
+	owner = slab_medium_owner(slab, p);
+	old = (size_t)owner->granules << 4;
+	if (bytes <= room && bytes > SLAB_SMALL_MAX && 4 * bytes > 3 * room) {
+		if (!recharge(cpu, owner->objcg, (enum domain)owner->domain, old, bytes, result))
+			return NULL;
+		owner->granules = (uint16_t)(bytes >> 4);
+		return p;
+	}
+	return realloc_by_copy(cpu, task, (enum domain)owner->domain, p, old, size, result);
+}
+
+void kmem_fork_prepare(void)
+{
+	tree_lock();
+	large_lock();
+	slab_pool_lock();
+}
+
+void kmem_fork_parent(void)
+{
+	slab_pool_unlock();
+	large_unlock();
+	tree_unlock();
+}
+
+void kmem_fork_child(void)
+{
+	slab_pool_lock_reset_after_fork();
+	large_lock_reset_after_fork();
+	tree_lock_reset_after_fork();
+	region_fork_child();
+}

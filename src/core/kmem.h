@@ -1,0 +1,84 @@
+/*
+ * Charged allocation: what the hooks call.
+ *
+ * The caller has the exclusive use of `cpu`, and names the task that pays.
+ * What is charged for a block is its size class up to SLAB_SMALL_MAX bytes,
+ * and its size rounded up to 16 above.
+ */
+#ifndef OBJCG_KMEM_H
+#define OBJCG_KMEM_H
+
+#include "large.h"
+#include "slab.h"
+#include "stock.h"
+
+/* The core as a whole. Returns 0 or -errno. */
+int kmem_init(const char *region_path, const char *command, const char *python);
+
+/* The bytes charged for a request; SIZE_MAX if it cannot be met. */
+static inline size_t charged_bytes(size_t size)
+{
+	if (unlikely(size > (size_t)PTRDIFF_MAX - 4096))
+		return SIZE_MAX;
+	return size ? (size + 15) & ~(size_t)15 : 16;
+}
+
+/* The small case without a call; NULL means "take the slow path", and nothing was changed. */
+static inline void *kmem_alloc_fast(struct cpu *cpu, const struct task *task, enum domain domain,
+				    size_t size)
+{
+	uint32_t reference = load_relaxed(&task->objcg);
+	unsigned class = small_class(size);
+	void *block;
+
+	/* A block taken under a flagged reference is put back below. */
+	if (unlikely(!consume_stock(cpu, reference, domain, (int64_t)(class + 1) << 4)))
+		return NULL;
+	block = slab_alloc_fast(cpu, class, reference >> 1);
+	if (unlikely(!block))
+		refill_stock(cpu, reference >> 1, domain, (int64_t)(class + 1) << 4);
+	return block;
+}
+
+/* Any size. NULL: refused by a limit (result->refused) or no memory (not refused). */
+void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t size, bool zero,
+		 struct charge_result *result);
+
+/* The small case of freeing a block in the slab range; false: use kmem_free(). */
+static inline bool kmem_free_fast(struct cpu *cpu, enum domain domain, void *p)
+{
+	struct slab *slab = virt_to_slab(p);
+
+	if (unlikely(!slab_is_small(slab)))
+		return false;
+	if (unlikely(!refill_stock(cpu, slab_owner(slab, p), domain, slab->block_size)))
+		return false;
+	slab_free(cpu, slab, p);
+	return true;
+}
+
+/* Whether a block is ours: anything else goes to the allocator that was there before. */
+static inline bool kmem_is_ours(void *p)
+{
+	return in_slab_range(p) || is_large(p);
+}
+
+/* A block of ours. `domain` matters for small blocks; others know their own. */
+void kmem_free(struct cpu *cpu, enum domain domain, void *p);
+
+/*
+ * A block of ours.  In place it keeps its owner; one that moves is a new
+ * allocation by the task.  NULL: as kmem_alloc(), and the block is as it was.
+ */
+void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void *p, size_t size,
+		   struct charge_result *result);
+
+/* The objcg that a living block of ours is charged to, and its charged bytes. */
+uint32_t kmem_owner(void *p, size_t *bytes);
+
+/* All locks of the core, in their order; and after fork in the child. */
+void kmem_fork_prepare(void);
+void kmem_fork_parent(void);
+void kmem_fork_child(void);
+
+#endif

@@ -1,0 +1,189 @@
+#define _GNU_SOURCE
+#include "large.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define TABLE_MAX ((size_t)1 << 27)
+
+uint64_t large_cookie;
+
+/* A slot holds a header's address, or the next free slot's number (from 1) and a low bit. */
+static struct {
+	pthread_mutex_t lock;
+	_Atomic uintptr_t *slots;
+	uint32_t top;
+	uint32_t free_head;
+} table = {.lock = PTHREAD_MUTEX_INITIALIZER, .top = 1};
+
+int large_init(void)
+{
+	void *slots = mmap(NULL, TABLE_MAX * sizeof(uintptr_t), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (slots == MAP_FAILED)
+		return -errno;
+	table.slots = slots;
+	if (getrandom(&large_cookie, sizeof(large_cookie), GRND_NONBLOCK) !=
+	    (ssize_t)sizeof(large_cookie)) {
+		struct timespec ts;
+
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		large_cookie = (uint64_t)ts.tv_nsec * 0x9E3779B97F4A7C15u ^ (uintptr_t)slots;
+	}
+	/* Not a size that the C library could have before a block of its own. */
+	large_cookie |= (uint64_t)1 << 63;
+	return 0;
+}
+
+void large_lock(void)
+{
+	pthread_mutex_lock(&table.lock);
+}
+
+void large_unlock(void)
+{
+	pthread_mutex_unlock(&table.lock);
+}
+
+void large_lock_reset_after_fork(void)
+{
+	pthread_mutex_init(&table.lock, NULL);
+}
+
+/* 0 when the table is full. */
+static uint32_t slot_take(void)
+{
+	uint32_t slot;
+
+	large_lock();
+	slot = table.free_head;
+	if (slot)
+		table.free_head = (uint32_t)(load_relaxed(&table.slots[slot]) >> 1);
+	else if (table.top < TABLE_MAX)
+		slot = table.top++;
+	if (slot)
+		store_relaxed(&table.slots[slot], 1); /* taken, nothing to see */
+	large_unlock();
+	return slot;
+}
+
+static void slot_set(uint32_t slot, struct large_header *header)
+{
+	large_lock();
+	store_relaxed(&table.slots[slot], header ? (uintptr_t)header : 1);
+	large_unlock();
+}
+
+static void slot_give(uint32_t slot)
+{
+	large_lock();
+	store_relaxed(&table.slots[slot], (uintptr_t)table.free_head << 1 | 1);
+	table.free_head = slot;
+	large_unlock();
+}
+
+void large_for_each(void (*fn)(const struct large_header *header, void *arg), void *arg)
+{
+	large_lock();
+	for (uint32_t i = 1; i < table.top; i++) {
+		uintptr_t entry = load_relaxed(&table.slots[i]);
+
+		if (!(entry & 1))
+			fn((const struct large_header *)entry, arg);
+	}
+	large_unlock();
+}
+
+/* See large.h; of two places one header apart, at least one will do. */
+static bool may_begin_at(const char *p)
+{
+	return ((uintptr_t)p & 4095) >= LARGE_HEADER;
+}
+
+static void *block_at(char *base, uint32_t offset, size_t bytes, uint32_t objcg, uint32_t slot,
+		      uint32_t domain)
+{
+	char *p = base + offset;
+	struct large_header *header = large_header(p);
+
+	header->size = bytes;
+	header->objcg = objcg;
+	header->slot = slot;
+	header->offset = offset;
+	header->domain = domain;
+	header->cookie = large_cookie ^ (uintptr_t)p;
+	slot_set(slot, header);
+	return p;
+}
+
+static char *base_alloc(size_t size, bool zero)
+{
+	return zero ? calloc(1, size) : malloc(size);
+}
+
+void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain)
+{
+	uint32_t offset = LARGE_HEADER;
+	uint32_t slot;
+	char *base;
+
+	if (bytes > (size_t)PTRDIFF_MAX - 2 * LARGE_HEADER)
+		return NULL;
+	slot = slot_take();
+	if (!slot)
+		return NULL;
+	base = base_alloc(bytes + LARGE_HEADER, zero);
+	if (base && !may_begin_at(base + offset)) {
+		/* One address in 128 needs more room. */
+		free(base);
+		base = base_alloc(bytes + 2 * LARGE_HEADER, zero);
+		if (base && !may_begin_at(base + offset))
+			offset = 2 * LARGE_HEADER;
+	}
+	if (!base) {
+		slot_give(slot);
+		return NULL;
+	}
+	return block_at(base, offset, bytes, objcg, slot, domain);
+}
+
+void large_free(void *p)
+{
+	struct large_header *header = large_header(p);
+	char *base = (char *)p - header->offset;
+
+	slot_give(header->slot);
+	header->cookie = 0; /* what is at this address next must not look like ours */
+	free(base);
+}
+
+void *large_realloc(void *p, size_t bytes)
+{
+	struct large_header old = *large_header(p);
+	size_t kept = old.size < bytes ? old.size : bytes;
+	uint32_t offset = old.offset;
+	char *base;
+
+	if (bytes > (size_t)PTRDIFF_MAX - 2 * LARGE_HEADER)
+		return NULL;
+	/* While the C library has it, the audit must not follow the table to it. */
+	slot_set(old.slot, NULL);
+	large_header(p)->cookie = 0;
+	/* With room for either offset, since the address may change. */
+	base = realloc((char *)p - offset, bytes + 2 * LARGE_HEADER);
+	if (!base) {
+		block_at((char *)p - offset, offset, old.size, old.objcg, old.slot, old.domain);
+		return NULL;
+	}
+	if (!may_begin_at(base + offset)) {
+		offset = (uint32_t)(3 * LARGE_HEADER) - offset;
+		memmove(base + offset, base + old.offset, kept);
+	}
+	return block_at(base, offset, bytes, old.objcg, old.slot, old.domain);
+}

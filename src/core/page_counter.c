@@ -1,0 +1,88 @@
+#include "page_counter.h"
+
+int64_t page_counter_ceiling(int64_t max)
+{
+	int64_t slack = (max >> CEILING_SHIFT) + CEILING_CONSTANT;
+
+	return max > COUNTER_UNSET - slack ? COUNTER_UNSET : max + slack;
+}
+
+/* The most that this level may hold after a charge. */
+static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
+{
+	/* seq_cst: pairs with page_counter_set_max() */
+	int64_t max = load_seq_cst(&memcg->memory.max);
+	int64_t exempt;
+
+	if (likely(max == COUNTER_UNSET))
+		return max;
+	if (bound == BOUND_CEILING)
+		return page_counter_ceiling(max);
+	exempt = load_relaxed(&memcg->exempt_until);
+	return exempt > max ? exempt : max;
+}
+
+static void raise_watermark(struct page_counter *counter, int64_t usage)
+{
+	int64_t seen = load_relaxed(&counter->watermark);
+
+	while (usage > seen && !cas_weak_relaxed(&counter->watermark, &seen, usage))
+		;
+}
+
+/*
+ * Adds first and compares then: two chargers can both be refused where one of
+ * them would have fitted (each sees the other's bytes), but never both let
+ * through where only one fits.
+ *
+ * Races with page_counter_set_max() in another thread or process: both sides
+ * are sequentially consistent, add-then-load-max here and store-max-then-load-
+ * usage there, so at least one sees the other.  tests/core/test_page_counter.c
+ * runs the two against each other.
+ */
+bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, int64_t spare,
+			     enum charge_bound bound, struct charge_result *result)
+{
+	struct mem_cgroup *level;
+	struct mem_cgroup *undo;
+
+	for (level = memcg; level; level = parent_mem_cgroup(level)) {
+		struct page_counter *counter = &level->memory;
+		int64_t usage = fetch_add_seq_cst(&counter->usage, nr) + nr;
+		int64_t max;
+
+		if (unlikely(usage > bound_of(level, bound)))
+			goto refused;
+		max = load_relaxed(&counter->max);
+		if (unlikely(usage > max) && !result->over &&
+		    usage > load_relaxed(&level->exempt_until))
+			result->over = memcg_id(level);
+		if (unlikely(load_relaxed(&level->exempt_until) != 0) && usage <= max)
+			store_relaxed(&level->exempt_until, 0);
+		if (unlikely(usage > load_relaxed(&counter->high)) && !result->high)
+			result->high = memcg_id(level);
+		raise_watermark(counter, usage - spare);
+	}
+	return true;
+
+refused:
+	/* The watermarks below keep the attempt: a peak too high by at most nr, as in the kernel. */
+	result->refused = memcg_id(level);
+	result->over = 0;
+	for (undo = memcg; undo != level; undo = parent_mem_cgroup(undo))
+		fetch_add_relaxed(&undo->memory.usage, -nr);
+	fetch_add_relaxed(&level->memory.usage, -nr);
+	return false;
+}
+
+void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr)
+{
+	for (; memcg; memcg = parent_mem_cgroup(memcg))
+		fetch_add_relaxed(&memcg->memory.usage, -nr);
+}
+
+int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
+{
+	xchg_seq_cst(&memcg->memory.max, max);
+	return load_seq_cst(&memcg->memory.usage);
+}

@@ -1,0 +1,43 @@
+/* Hierarchical counters with limits (after the interface of the kernel's mm/page_counter.c). */
+#ifndef OBJCG_PAGE_COUNTER_H
+#define OBJCG_PAGE_COUNTER_H
+
+#include "region.h"
+
+/*
+ * A small allocation is let through above `max` up to the ceiling, since
+ * CPython does not survive the failure of every small allocation; the task is
+ * interrupted instead.  The ceiling bounds how far that can go.
+ */
+#define CEILING_SHIFT 3
+#define CEILING_CONSTANT ((int64_t)4 << 20)
+
+enum charge_bound { BOUND_MAX, BOUND_CEILING };
+
+/* What a charge met on its way up; memcg ids, 0 for none. */
+struct charge_result {
+	uint32_t refused; /* the level that was full: nothing was charged */
+	uint32_t over;	  /* charged, above this level's max */
+	uint32_t high;	  /* charged, above this level's high */
+};
+
+int64_t page_counter_ceiling(int64_t max);
+
+/*
+ * Charges `nr` bytes to `memcg` and all above it, or to none of them.  `spare`
+ * of them go into a stock: they do not count for the peak.  The caller is in a
+ * section (cpu.h), so that no record on the way is recycled.
+ */
+bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, int64_t spare,
+			     enum charge_bound bound, struct charge_result *result);
+
+/* Gives `nr` bytes back to `memcg` and all above it. Caller is in a section. */
+void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr);
+
+/*
+ * Sets memory.max and returns the usage seen after it: whoever charges at the
+ * same time either meets the new limit or is in the usage returned.
+ */
+int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max);
+
+#endif

@@ -1,0 +1,338 @@
+#define _GNU_SOURCE
+#include "region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define GROWTH_STEP ((size_t)16 << 10)
+#define PAGE ((size_t)4096)
+
+struct region region;
+
+static const uint32_t record_sizes[NR_SECTIONS] = {
+	[SECTION_MEMCG] = sizeof(struct mem_cgroup),
+	[SECTION_OBJCG] = sizeof(struct obj_cgroup),
+	[SECTION_TASK] = sizeof(struct task),
+	[SECTION_CPU] = sizeof(struct cpu_record),
+};
+
+/* Room for a million groups; sparse, so it costs address space only. */
+static const uint32_t capacities[NR_SECTIONS] = {
+	[SECTION_MEMCG] = 1u << 20,
+	[SECTION_OBJCG] = 1u << 21,
+	[SECTION_TASK] = 1u << 20,
+	[SECTION_CPU] = 1024,
+};
+
+/* Bytes of each section that are known to be backed by memory. */
+static size_t backed[NR_SECTIONS];
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Only what is safe in a forked child: no stdio, no malloc. */
+static ssize_t read_small_file(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	if (n >= 0)
+		buf[n] = '\0';
+	return n;
+}
+
+/* Field 22 of /proc/self/stat; the command in field 2 may contain anything. */
+static uint64_t process_start_time(void)
+{
+	char buf[1024];
+	char *p;
+
+	if (read_small_file("/proc/self/stat", buf, sizeof(buf)) < 0)
+		return 0;
+	p = strrchr(buf, ')');
+	for (int field = 2; p && field < 22; field++) {
+		p = strchr(p, ' ');
+		if (p)
+			p++;
+	}
+	return p ? strtoull(p, NULL, 10) : 0;
+}
+
+static void identify_process(struct region_header *header)
+{
+	ssize_t n;
+
+	header->pid = (uint32_t)getpid();
+	header->uid = (uint32_t)geteuid();
+	header->start_time = process_start_time();
+	header->created_ns = now_ns();
+	memset(header->boot_id, 0, sizeof(header->boot_id));
+	n = read_small_file("/proc/sys/kernel/random/boot_id", header->boot_id,
+			    sizeof(header->boot_id));
+	if (n > 0 && header->boot_id[n - 1] == '\n')
+		header->boot_id[n - 1] = '\0';
+}
+
+/* Where each section begins, for capacities divided by 2^shift; returns the file's size. */
+static size_t lay_out(size_t offsets[NR_SECTIONS], unsigned shift)
+{
+	size_t at = REGION_HEADER_SIZE;
+
+	for (int i = 0; i < NR_SECTIONS; i++) {
+		size_t capacity = i == SECTION_CPU ? capacities[i] : capacities[i] >> shift;
+
+		offsets[i] = at;
+		at += (capacity * record_sizes[i] + PAGE - 1) & ~(PAGE - 1);
+	}
+	return at;
+}
+
+static int create_file(const char *path, size_t size)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size) < 0) {
+		int err = -errno;
+
+		close(fd);
+		unlink(path);
+		return err;
+	}
+	return fd;
+}
+
+static void *map(int fd, size_t size)
+{
+	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+			   : MAP_SHARED | MAP_NORESERVE;
+
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+}
+
+/* Backs [start, end) with memory. Returns 0 or -ENOSPC. */
+static int populate(void *start, size_t len)
+{
+	if (madvise(start, len, MADV_POPULATE_WRITE) == 0)
+		return 0;
+	if (errno != EINVAL || region.path[0] == '\0')
+		return errno == EINVAL ? 0 : -ENOSPC;
+	/*
+	 * Before Linux 5.14.  The descriptor of the file was closed long ago,
+	 * since a program that closes every descriptor and opens its own would
+	 * make us write into its file: open the file again, by name.
+	 */
+	{
+		int fd = open(region.path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+		off_t offset = (off_t)((char *)start - (char *)region.header);
+		int err;
+
+		if (fd < 0)
+			return 0; /* deleted: nothing to be done, and pages are still likely */
+		err = posix_fallocate(fd, offset, (off_t)len);
+		close(fd);
+		return err ? -ENOSPC : 0;
+	}
+}
+
+static void set_pointers(void *base, const size_t offsets[NR_SECTIONS])
+{
+	char *p = base;
+
+	region.header = base;
+	region.memcgs = (void *)(p + offsets[SECTION_MEMCG]);
+	region.objcgs = (void *)(p + offsets[SECTION_OBJCG]);
+	region.tasks = (void *)(p + offsets[SECTION_TASK]);
+	region.cpus = (void *)(p + offsets[SECTION_CPU]);
+}
+
+int region_create(const char *path, const char *command, const char *python)
+{
+	size_t offsets[NR_SECTIONS];
+	void *base = MAP_FAILED;
+	struct region_header *header;
+	unsigned shift;
+	int fd = -1;
+	int err = 0;
+
+	if (path && strlen(path) >= sizeof(region.path))
+		return -ENAMETOOLONG;
+	/* Under a small RLIMIT_AS take room for fewer groups. */
+	for (shift = 0; shift <= 8; shift += 2) {
+		region.size = lay_out(offsets, shift);
+		if (path) {
+			fd = create_file(path, region.size);
+			if (fd < 0)
+				return fd;
+		}
+		base = map(fd, region.size);
+		err = errno;
+		if (fd >= 0)
+			close(fd);
+		if (base != MAP_FAILED)
+			break;
+		if (path)
+			unlink(path);
+	}
+	if (base == MAP_FAILED)
+		return -err;
+	set_pointers(base, offsets);
+	region.path[0] = '\0';
+	if (path)
+		memcpy(region.path, path, strlen(path) + 1);
+	if (populate(base, REGION_HEADER_SIZE) < 0) {
+		munmap(base, region.size);
+		if (path)
+			unlink(path);
+		region.header = NULL;
+		return -ENOSPC;
+	}
+
+	header = region.header;
+	header->version = REGION_VERSION;
+	header->header_size = REGION_HEADER_SIZE;
+	header->file_size = region.size;
+	identify_process(header);
+	snprintf(header->python, sizeof(header->python), "%s", python);
+	snprintf(header->command, sizeof(header->command), "%s", command);
+	header->command_len = (uint32_t)strlen(header->command);
+	for (int i = 0; i < NR_SECTIONS; i++) {
+		struct section_header *section = &header->sections[i];
+
+		section->offset = offsets[i];
+		section->record_size = record_sizes[i];
+		section->capacity = i == SECTION_CPU ? capacities[i] : capacities[i] >> shift;
+		store_relaxed(&section->used, 0);
+		backed[i] = 0;
+	}
+	/* Last, so that a reader never takes a half-written header for a region. */
+	memcpy(header->magic, REGION_MAGIC, sizeof(header->magic));
+	return 0;
+}
+
+int region_reserve(enum region_section i, uint32_t nr)
+{
+	struct section_header *section = &region.header->sections[i];
+	size_t want = (size_t)nr * section->record_size;
+
+	if (nr > section->capacity)
+		return -ENOSPC;
+	if (want > backed[i]) {
+		size_t room = ((size_t)section->capacity * section->record_size + PAGE - 1) &
+			      ~(PAGE - 1);
+		size_t end = (want + GROWTH_STEP - 1) & ~(GROWTH_STEP - 1);
+		char *base = (char *)region.header + section->offset;
+
+		if (end > room)
+			end = room;
+		if (populate(base + backed[i], end - backed[i]) < 0)
+			return -ENOSPC;
+		backed[i] = end;
+	}
+	if (nr > load_relaxed(&section->used))
+		store_release(&section->used, nr);
+	return 0;
+}
+
+/* Copies all that is in use to `to`, which is zero elsewhere. */
+static void copy_used(char *to)
+{
+	const struct region_header *header = region.header;
+
+	memcpy(to, header, REGION_HEADER_SIZE);
+	for (int i = 0; i < NR_SECTIONS; i++) {
+		const struct section_header *section = &header->sections[i];
+
+		memcpy(to + section->offset, (const char *)header + section->offset,
+		       (size_t)load_relaxed(&section->used) * section->record_size);
+	}
+}
+
+/*
+ * Runs in the child between fork and anything else, with the core's locks held,
+ * so it only calls what is async-signal-safe.  The parent goes on writing to
+ * its file meanwhile; its threads' counters may be copied a batch too early or
+ * too late, while those of the forking thread, and of all who shared its cpu,
+ * are exact.
+ */
+void region_fork_child(void)
+{
+	void *copy;
+
+	if (!region.header)
+		return;
+	if (region.path[0] == '\0') {
+		identify_process(region.header); /* anonymous memory: copied by fork itself */
+		return;
+	}
+	copy = map(-1, region.size);
+	if (copy == MAP_FAILED)
+		return; /* goes on writing to the parent's file: wrong numbers, but no crash */
+	copy_used(copy);
+	if (mremap(copy, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED, region.header) ==
+	    MAP_FAILED) {
+		munmap(copy, region.size);
+		return;
+	}
+	region.path[0] = '\0';
+	identify_process(region.header);
+}
+
+int region_attach_file(const char *path)
+{
+	void *shared;
+	int fd;
+
+	if (strlen(path) >= sizeof(region.path))
+		return -ENAMETOOLONG;
+	fd = create_file(path, region.size);
+	if (fd < 0)
+		return fd;
+	shared = map(fd, region.size);
+	close(fd);
+	if (shared == MAP_FAILED) {
+		unlink(path);
+		return -ENOMEM;
+	}
+	for (int i = -1; i < NR_SECTIONS; i++) {
+		size_t offset = i < 0 ? 0 : region.header->sections[i].offset;
+		size_t len = i < 0 ? REGION_HEADER_SIZE : backed[i];
+
+		if (len && madvise((char *)shared + offset, len, MADV_POPULATE_WRITE) < 0 &&
+		    errno != EINVAL) {
+			munmap(shared, region.size);
+			unlink(path);
+			return -ENOSPC;
+		}
+	}
+	copy_used(shared);
+	if (mremap(shared, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   region.header) == MAP_FAILED) {
+		munmap(shared, region.size);
+		unlink(path);
+		return -ENOMEM;
+	}
+	memcpy(region.path, path, strlen(path) + 1);
+	return 0;
+}

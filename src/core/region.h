@@ -1,0 +1,81 @@
+/* The shared file that counters, stocks and names live in. */
+#ifndef OBJCG_REGION_H
+#define OBJCG_REGION_H
+
+#include <sys/types.h>
+
+#include "types.h"
+
+struct region {
+	struct region_header *header;
+	struct mem_cgroup *memcgs;
+	struct obj_cgroup *objcgs;
+	struct task *tasks;
+	struct cpu_record *cpus;
+	size_t size;
+	char path[4096]; /* "" while it is anonymous memory */
+};
+
+extern struct region region;
+
+/*
+ * Creates and maps the region: the file `path`, which must not exist, or
+ * anonymous memory that no other process can see where `path` is NULL.
+ * Returns 0 or -errno.
+ */
+int region_create(const char *path, const char *command, const char *python);
+
+/*
+ * Makes sure that records [0, nr) of a section can be written, and says so to
+ * readers.  Returns 0, -ENOSPC at the section's capacity or where the file
+ * system is full.  Growing here, and not by a fault, is what keeps a full
+ * tmpfs from killing the process by SIGBUS.  Caller holds the lock that
+ * serialises growth of that section.
+ */
+int region_reserve(enum region_section section, uint32_t nr);
+
+/* After fork, in the child: leaves the parent's file for a private copy. */
+void region_fork_child(void);
+
+/* In that child: moves the private copy into a file of its own. */
+int region_attach_file(const char *path);
+
+static inline uint32_t section_used(enum region_section section)
+{
+	return load_acquire(&region.header->sections[section].used);
+}
+
+static inline struct mem_cgroup *memcg_from_id(uint32_t id)
+{
+	return &region.memcgs[id];
+}
+
+static inline uint32_t memcg_id(const struct mem_cgroup *memcg)
+{
+	return (uint32_t)(memcg - region.memcgs);
+}
+
+static inline struct obj_cgroup *objcg_from_id(uint32_t id)
+{
+	return &region.objcgs[id];
+}
+
+static inline uint32_t objcg_id(const struct obj_cgroup *objcg)
+{
+	return (uint32_t)(objcg - region.objcgs);
+}
+
+static inline uint32_t task_index(const struct task *task)
+{
+	return (uint32_t)(task - region.tasks);
+}
+
+/* The parent, or NULL above the root. */
+static inline struct mem_cgroup *parent_mem_cgroup(const struct mem_cgroup *memcg)
+{
+	uint32_t parent = load_acquire(&memcg->parent);
+
+	return parent ? memcg_from_id(parent) : NULL;
+}
+
+#endif

@@ -1,0 +1,465 @@
+#define _GNU_SOURCE
+#include "slab.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Never equal to a used count: the slab stays where it is, whatever is freed. */
+#define SLOW_NEVER UINT16_MAX
+
+#define RANGE_SIZE ((size_t)256 << 30)
+#define RANGE_SIZE_MIN ((size_t)1 << 30)
+/* The range is made accessible in these steps. */
+#define COMMIT_STEP ((size_t)4 << 20)
+#define PAGE ((size_t)4096)
+
+enum slab_state { SLAB_UNUSED, SLAB_CURRENT, SLAB_PARTIAL, SLAB_FULL, SLAB_EMPTY };
+
+struct slab_range slab_range;
+
+/*
+ * Empty slabs of all heaps.  Some are kept with their memory; pymalloc keeps
+ * every arena of 1 MiB that has one block in use, so 1 MiB and a sixteenth of
+ * what is in use is less than it hoards.
+ */
+static struct {
+	pthread_mutex_t lock;
+	struct slab *kept;
+	struct slab *returned;
+	uint32_t nr_kept;
+	uint32_t nr_returned;
+	uint32_t nr_active;
+	size_t committed;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define KEPT_MIN 16u
+#define KEPT_SHIFT 4
+/* They go back this many at a time: a call for neighbours together costs half as much. */
+#define RETURN_BATCH 32u
+
+/* Every class's current slab before its first: full, so that nobody takes from it. */
+static struct slab no_slab = {.slow_at = SLOW_NEVER};
+
+int slab_init(void)
+{
+	size_t size;
+	char *base = MAP_FAILED;
+
+	for (size = RANGE_SIZE; size >= RANGE_SIZE_MIN; size /= 2) {
+		base = mmap(NULL, size + SLAB_SIZE, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (base != MAP_FAILED)
+			break;
+	}
+	if (base == MAP_FAILED)
+		return -errno;
+	slab_range.slabs = mmap(NULL, (size >> SLAB_SHIFT) * sizeof(struct slab),
+				PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (slab_range.slabs == MAP_FAILED) {
+		int err = -errno;
+
+		munmap(base, size + SLAB_SIZE);
+		return err;
+	}
+	slab_range.base =
+	    (char *)(((uintptr_t)base + SLAB_SIZE - 1) & ~(uintptr_t)(SLAB_SIZE - 1));
+	slab_range.size = size;
+	return 0;
+}
+
+void heap_init(struct heap *heap)
+{
+	for (unsigned i = 0; i < NR_CLASSES; i++)
+		heap->current[i] = &no_slab;
+}
+
+/* 576, 640, ... 1024; 1152, ... 2048; 2304, ... 4096; 4608, ... 8192 */
+unsigned medium_class(size_t size)
+{
+	unsigned doubling = 54 - (unsigned)__builtin_clzll((unsigned long long)(size - 1));
+	unsigned step = (unsigned)((size - 1) >> (6 + doubling)) & 7;
+
+	return NR_SMALL_CLASSES + 8 * doubling + step;
+}
+
+size_t class_block_size(unsigned class)
+{
+	unsigned doubling;
+	unsigned step;
+
+	if (class < NR_SMALL_CLASSES)
+		return ((size_t)class + 1) << 4;
+	doubling = (class - NR_SMALL_CLASSES) / 8;
+	step = (class - NR_SMALL_CLASSES) % 8;
+	return ((size_t)9 + step) << (6 + doubling);
+}
+
+/* --- the pool of empty slabs --------------------------------------------- */
+
+void slab_pool_lock(void)
+{
+	pthread_mutex_lock(&pool.lock);
+}
+
+void slab_pool_unlock(void)
+{
+	pthread_mutex_unlock(&pool.lock);
+}
+
+void slab_pool_lock_reset_after_fork(void)
+{
+	pthread_mutex_init(&pool.lock, NULL);
+}
+
+struct slab_pool_stat slab_pool_stat(void)
+{
+	struct slab_pool_stat stat;
+
+	slab_pool_lock();
+	stat.active = pool.nr_active * SLAB_SIZE;
+	stat.kept = pool.nr_kept * SLAB_SIZE;
+	stat.returned = pool.nr_returned * SLAB_SIZE;
+	slab_pool_unlock();
+	return stat;
+}
+
+/* A slab never used before; NULL at the end of the range or of memory. Under the lock. */
+static struct slab *slab_new(void)
+{
+	uint32_t top = load_relaxed(&slab_range.top);
+	size_t end = ((size_t)top + 1) << SLAB_SHIFT;
+
+	if (end > slab_range.size)
+		return NULL;
+	if (end > pool.committed) {
+		if (mprotect(slab_range.base + pool.committed, COMMIT_STEP,
+			     PROT_READ | PROT_WRITE) < 0)
+			return NULL;
+		pool.committed += COMMIT_STEP;
+	}
+	store_release(&slab_range.top, top + 1);
+	return &slab_range.slabs[top];
+}
+
+static struct slab *pool_get(void)
+{
+	struct slab *slab;
+
+	slab_pool_lock();
+	slab = pool.kept;
+	if (slab) {
+		pool.kept = slab->next;
+		pool.nr_kept--;
+	} else if (pool.returned) {
+		slab = pool.returned;
+		pool.returned = slab->next;
+		pool.nr_returned--;
+	} else {
+		slab = slab_new();
+	}
+	if (slab)
+		pool.nr_active++;
+	slab_pool_unlock();
+	return slab;
+}
+
+static int compare_slabs(const void *a, const void *b)
+{
+	const struct slab *x = *(struct slab *const *)a;
+	const struct slab *y = *(struct slab *const *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Gives the memory of these slabs, which are on no list, back to the system. */
+static void return_slabs(struct slab **slabs, uint32_t nr)
+{
+	uint32_t start = 0;
+
+	qsort(slabs, nr, sizeof(*slabs), compare_slabs);
+	for (uint32_t i = 1; i <= nr; i++) {
+		if (i < nr && slabs[i] == slabs[i - 1] + 1)
+			continue;
+		madvise(slab_address(slabs[start]), (size_t)(i - start) << SLAB_SHIFT,
+			MADV_DONTNEED);
+		start = i;
+	}
+	slab_pool_lock();
+	for (uint32_t i = 0; i < nr; i++) {
+		slabs[i]->next = pool.returned;
+		pool.returned = slabs[i];
+	}
+	pool.nr_returned += nr;
+	slab_pool_unlock();
+}
+
+static void pool_put(struct slab *slab)
+{
+	struct slab *surplus[RETURN_BATCH];
+	uint32_t nr = 0;
+
+	slab_pool_lock();
+	pool.nr_active--;
+	slab->next = pool.kept;
+	pool.kept = slab;
+	pool.nr_kept++;
+	if (pool.nr_kept >= KEPT_MIN + (pool.nr_active >> KEPT_SHIFT) + RETURN_BATCH) {
+		for (; nr < RETURN_BATCH; nr++) {
+			surplus[nr] = pool.kept;
+			pool.kept = pool.kept->next;
+		}
+		pool.nr_kept -= nr;
+	}
+	slab_pool_unlock();
+	if (nr)
+		return_slabs(surplus, nr);
+}
+
+/* --- lists of a heap ----------------------------------------------------- */
+
+static void partial_append(struct heap *heap, struct slab *slab)
+{
+	unsigned class = slab->class;
+
+	slab->state = SLAB_PARTIAL;
+	slab->slow_at = 0;
+	slab->next = NULL;
+	slab->prev = heap->partial_tail[class];
+	if (slab->prev)
+		slab->prev->next = slab;
+	else
+		heap->partial_head[class] = slab;
+	heap->partial_tail[class] = slab;
+}
+
+static void partial_remove(struct heap *heap, struct slab *slab)
+{
+	unsigned class = slab->class;
+
+	if (slab->prev)
+		slab->prev->next = slab->next;
+	else
+		heap->partial_head[class] = slab->next;
+	if (slab->next)
+		slab->next->prev = slab->prev;
+	else
+		heap->partial_tail[class] = slab->prev;
+	slab->next = NULL;
+	slab->prev = NULL;
+}
+
+/* An empty slab leaves its heap. No other thread knows any of its blocks. */
+static void slab_release(struct slab *slab)
+{
+	free(load_relaxed(&slab->vector));
+	store_relaxed(&slab->vector, NULL);
+	store_relaxed(&slab->owner, OWNER_NONE);
+	slab->free = NULL;
+	slab->state = SLAB_EMPTY;
+	store_relaxed(&slab->heap, NULL);
+	pool_put(slab);
+}
+
+/* Called when slab->used has fallen to slab->slow_at. */
+void slab_changes_lists(struct cpu *cpu, struct slab *slab)
+{
+	if (slab->state == SLAB_FULL) {
+		partial_append(&cpu->heap, slab);
+		if (slab->used)
+			return;
+		/* one block only, and that is free now */
+	}
+	partial_remove(&cpu->heap, slab);
+	slab_release(slab);
+}
+
+static struct slab *slab_create(struct heap *heap, unsigned class)
+{
+	struct slab *slab = pool_get();
+	size_t size = class_block_size(class);
+	uint32_t granules = (uint32_t)(size >> 4);
+
+	if (!slab)
+		return NULL;
+	slab->block_size = (uint32_t)size;
+	slab->reciprocal = ((1u << 24) + granules - 1) / granules;
+	slab->capacity = (uint16_t)(SLAB_SIZE / size);
+	slab->bump = 0;
+	slab->used = 0;
+	slab->free = NULL;
+	slab->class = (uint8_t)class;
+	store_relaxed(&slab->owner, OWNER_NONE);
+	if (!slab_is_small(slab)) {
+		void *vector = calloc(slab->capacity, sizeof(struct medium_owner));
+
+		if (!vector) {
+			pool_put(slab);
+			return NULL;
+		}
+		store_relaxed(&slab->vector, vector);
+	}
+	store_release(&slab->heap, heap);
+	return slab;
+}
+
+/* Puts the next page's worth of never used blocks on the free list. */
+static void slab_extend(struct slab *slab)
+{
+	uint32_t size = slab->block_size;
+	uint32_t nr = size < PAGE ? (uint32_t)PAGE / size : 1;
+	uint32_t left = (uint32_t)(slab->capacity - slab->bump);
+	char *block = slab_address(slab) + (size_t)slab->bump * size;
+
+	if (nr > left)
+		nr = left;
+	slab->bump = (uint16_t)(slab->bump + nr);
+	slab->free = block;
+	for (; nr > 1; nr--, block += size)
+		*(void **)block = block + size;
+	*(void **)block = NULL;
+}
+
+/*
+ * Only the user of the heap collects, and only slabs that it takes off
+ * heap->pending: so a slab with remote frees that is not on that list yet (its
+ * freeing thread is between the two steps of slab_free_remote) keeps its
+ * blocks counted as used, and cannot be released under that thread.
+ */
+void heap_collect(struct cpu *cpu)
+{
+	struct slab *slab;
+
+	if (likely(!load_relaxed(&cpu->heap.pending)))
+		return;
+	slab = xchg_acq_rel(&cpu->heap.pending, NULL);
+	while (slab) {
+		/* Read first: from the exchange below on, another thread may list it again. */
+		struct slab *next = slab->next_pending;
+		char *block = xchg_acq_rel(&slab->remote, NULL);
+
+		while (block) {
+			char *after = *(void **)block;
+
+			*(void **)block = slab->free;
+			slab->free = block;
+			block = after;
+			if (--slab->used == slab->slow_at)
+				slab_changes_lists(cpu, slab);
+		}
+		slab = next;
+	}
+}
+
+/*
+ * A block goes back to a heap that another thread uses.  Who makes the list of
+ * the slab non-empty lists the slab with its heap; linearises at the exchange
+ * of slab->remote.  slab->heap does not change while the block is in use.
+ * tests/core/test_slab.c, tests/core/stress.c (frees of others' blocks).
+ */
+void slab_free_remote(struct slab *slab, void *p)
+{
+	struct heap *heap = load_relaxed(&slab->heap);
+	void *first = load_relaxed(&slab->remote);
+	struct slab *head;
+
+	do {
+		*(void **)p = first;
+	} while (!cas_weak_release(&slab->remote, &first, p));
+	if (first)
+		return;
+	head = load_relaxed(&heap->pending);
+	do {
+		slab->next_pending = head;
+	} while (!cas_weak_release(&heap->pending, &head, slab));
+}
+
+/* Makes a slab with a free block the current one of its class. */
+static struct slab *next_slab(struct cpu *cpu, unsigned class)
+{
+	struct heap *heap = &cpu->heap;
+	struct slab *slab = heap->current[class];
+
+	heap_collect(cpu);
+	if (slab->free)
+		return slab;
+	if (slab->bump < slab->capacity) {
+		slab_extend(slab);
+		return slab;
+	}
+	if (slab != &no_slab) {
+		slab->state = SLAB_FULL;
+		slab->slow_at = (uint16_t)(slab->capacity - 1);
+	}
+	slab = heap->partial_head[class];
+	if (slab) {
+		partial_remove(heap, slab);
+	} else {
+		slab = slab_create(heap, class);
+		if (!slab) {
+			heap->current[class] = &no_slab;
+			return NULL;
+		}
+	}
+	slab->state = SLAB_CURRENT;
+	slab->slow_at = SLOW_NEVER;
+	heap->current[class] = slab;
+	if (!slab->free)
+		slab_extend(slab);
+	return slab;
+}
+
+/* Gives a slab whose blocks all had one owner a vector. See slab_owner() for who may race. */
+static bool slab_mix_owners(struct slab *slab)
+{
+	uint32_t *vector = malloc(slab->capacity * sizeof(*vector));
+	uint32_t owner = load_relaxed(&slab->owner);
+
+	if (!vector)
+		return false;
+	for (uint32_t i = 0; i < slab->capacity; i++)
+		vector[i] = owner;
+	store_relaxed(&slab->vector, vector);
+	store_release(&slab->owner, OWNER_MIXED);
+	return true;
+}
+
+void *slab_alloc(struct cpu *cpu, unsigned class, uint32_t owner)
+{
+	struct slab *slab = next_slab(cpu, class);
+	uint32_t present;
+
+	if (!slab)
+		return NULL;
+	present = load_relaxed(&slab->owner);
+	if (present != owner && present != OWNER_MIXED) {
+		if (slab->used == 0)
+			store_relaxed(&slab->owner, owner);
+		else if (!slab_mix_owners(slab))
+			return NULL;
+	}
+	return slab_alloc_fast(cpu, class, owner);
+}
+
+void *slab_alloc_medium(struct cpu *cpu, unsigned class, uint32_t owner, size_t bytes,
+			enum domain domain)
+{
+	struct slab *slab = next_slab(cpu, class);
+	struct medium_owner *vector;
+	struct medium_owner *entry;
+	void *block;
+
+	if (!slab)
+		return NULL;
+	block = slab->free;
+	slab->free = *(void **)block;
+	slab->used++;
+	vector = load_relaxed(&slab->vector);
+	entry = &vector[obj_to_index(slab, block)];
+	entry->objcg = owner;
+	entry->granules = (uint16_t)(bytes >> 4);
+	entry->domain = (uint16_t)domain;
+	return block;
+}

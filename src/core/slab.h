@@ -1,0 +1,165 @@
+/*
+ * Slabs: blocks up to SLAB_BLOCK_MAX bytes, whose owner is found from their
+ * address alone.
+ *
+ * One range of addresses is reserved for all of them; "is it ours?" is a
+ * subtraction and a comparison.  What is known of a slab stands in a table
+ * beside the range, not in the slab: the whole slab can go back to the system,
+ * and an overrun in a block does not reach it.
+ *
+ * A slab whose blocks all belong to one objcg says so in one word.  The first
+ * block for another objcg gives it a vector, one owner for each block (the
+ * kernel's obj_cgroups vector).  The vector stays until the slab is empty, and
+ * an owner, once written for a block, stays until the block is freed: so the
+ * owner of a block one holds may be read without a lock, from any thread.
+ */
+#ifndef OBJCG_SLAB_H
+#define OBJCG_SLAB_H
+
+#include "cpu.h"
+
+/* The reserved range, and its table of slabs. */
+struct slab_range {
+	char *base;
+	size_t size;
+	struct slab *slabs;
+	_Atomic uint32_t top; /* slabs [0, top) were used */
+};
+
+extern struct slab_range slab_range;
+
+/* Reserves the range. Returns 0 or -errno. */
+int slab_init(void);
+
+void heap_init(struct heap *heap);
+
+/* The class of a size up to SLAB_SMALL_MAX; classes are 16 bytes apart. */
+static inline unsigned small_class(size_t size)
+{
+	return size ? (unsigned)((size - 1) >> 4) : 0;
+}
+
+/* The class of a size above that, up to SLAB_BLOCK_MAX; eight to each doubling. */
+unsigned medium_class(size_t size);
+
+size_t class_block_size(unsigned class);
+
+static inline bool in_slab_range(const void *p)
+{
+	return (size_t)((const char *)p - slab_range.base) < slab_range.size;
+}
+
+static inline struct slab *virt_to_slab(const void *p)
+{
+	return &slab_range.slabs[(size_t)((const char *)p - slab_range.base) >> SLAB_SHIFT];
+}
+
+static inline char *slab_address(const struct slab *slab)
+{
+	return slab_range.base + ((size_t)(slab - slab_range.slabs) << SLAB_SHIFT);
+}
+
+static inline uint32_t obj_to_index(const struct slab *slab, const void *p)
+{
+	size_t granule = ((size_t)((const char *)p - slab_range.base) & (SLAB_SIZE - 1)) >> 4;
+
+	return (uint32_t)((granule * slab->reciprocal) >> 24);
+}
+
+/*
+ * A block of a small class for `owner`, if that takes no more than a look at
+ * the current slab; else NULL, and nothing was changed.
+ */
+static inline void *slab_alloc_fast(struct cpu *cpu, unsigned class, uint32_t owner)
+{
+	struct slab *slab = cpu->heap.current[class];
+	void *block = slab->free;
+
+	if (unlikely(!block))
+		return NULL;
+	if (unlikely(load_relaxed(&slab->owner) != owner)) {
+		uint32_t *vector;
+
+		if (load_relaxed(&slab->owner) != OWNER_MIXED)
+			return NULL;
+		vector = load_relaxed(&slab->vector);
+		vector[obj_to_index(slab, block)] = owner;
+	}
+	slab->free = *(void **)block;
+	slab->used++;
+	return block;
+}
+
+/* A block of a small class for `owner`, or NULL when there is no memory. */
+void *slab_alloc(struct cpu *cpu, unsigned class, uint32_t owner);
+
+/* A block of a medium class, with its exact charge. */
+void *slab_alloc_medium(struct cpu *cpu, unsigned class, uint32_t owner, size_t bytes,
+			enum domain domain);
+
+static inline bool slab_is_local(struct cpu *cpu, struct slab *slab)
+{
+	return load_relaxed(&slab->heap) == &cpu->heap;
+}
+
+/*
+ * The owner of a living block of a small class.  Races with slab_mix_owners()
+ * in the cpu's user: we read the one owner, which is this block's too, or
+ * OWNER_MIXED, and then the vector was filled before.  While the block lives
+ * the slab is not empty, so nothing else changes its owner.
+ */
+static inline uint32_t slab_owner(struct slab *slab, const void *p)
+{
+	uint32_t owner = load_acquire(&slab->owner);
+	uint32_t *vector;
+
+	if (likely(owner != OWNER_MIXED))
+		return owner;
+	vector = load_relaxed(&slab->vector);
+	return vector[obj_to_index(slab, p)];
+}
+
+static inline struct medium_owner *slab_medium_owner(struct slab *slab, const void *p)
+{
+	struct medium_owner *vector = load_acquire(&slab->vector);
+
+	return &vector[obj_to_index(slab, p)];
+}
+
+static inline bool slab_is_small(const struct slab *slab)
+{
+	return slab->class < NR_SMALL_CLASSES;
+}
+
+void slab_changes_lists(struct cpu *cpu, struct slab *slab);
+void slab_free_remote(struct slab *slab, void *p);
+
+/* Frees a block: charges and owners are the caller's business. */
+static inline void slab_free(struct cpu *cpu, struct slab *slab, void *p)
+{
+	if (unlikely(!slab_is_local(cpu, slab))) {
+		slab_free_remote(slab, p);
+		return;
+	}
+	*(void **)p = slab->free;
+	slab->free = p;
+	if (unlikely(--slab->used == slab->slow_at))
+		slab_changes_lists(cpu, slab);
+}
+
+/* Takes in what other cpus have freed. */
+void heap_collect(struct cpu *cpu);
+
+/* Bytes of slabs in use, of empty ones kept, and of ones given back to the system. */
+struct slab_pool_stat {
+	size_t active;
+	size_t kept;
+	size_t returned;
+};
+struct slab_pool_stat slab_pool_stat(void);
+
+void slab_pool_lock(void);
+void slab_pool_unlock(void);
+void slab_pool_lock_reset_after_fork(void);
+
+#endif

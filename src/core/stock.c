@@ -1,0 +1,208 @@
+#include "stock.h"
+
+#include "memcg.h"
+
+void (*stock_drain_others)(const struct mem_cgroup *root);
+
+/* Moves a slot's statistics, and all but `keep` of its bytes, to the counters. In a section. */
+static void drain_stock(struct stock *stock, int64_t keep)
+{
+	struct obj_cgroup *objcg = objcg_from_id(load_relaxed(&stock->key) >> 1);
+	int64_t blocks = load_relaxed(&stock->blocks);
+	int64_t bytes = load_relaxed(&stock->bytes) - keep;
+
+	if (blocks) {
+		store_relaxed(&stock->blocks, 0);
+		obj_cgroup_stat(objcg, DOMAIN_OBJECT, 0, blocks);
+	}
+	for (int i = 0; i < NR_DOMAINS_COUNTED; i++) {
+		int64_t stat = load_relaxed(&stock->stat[i]);
+
+		if (stat) {
+			store_relaxed(&stock->stat[i], 0);
+			obj_cgroup_stat(objcg, (enum domain)(i + 1), stat, 0);
+		}
+	}
+	/*
+	 * The slot first: a reader in between takes the bytes for used, not for
+	 * negative.  If we are killed in between, the counter is too high by
+	 * these bytes, at most one slot per cpu.
+	 */
+	if (bytes > 0) {
+		store_release(&stock->bytes, keep);
+		obj_cgroup_uncharge(objcg, bytes);
+	}
+}
+
+/* The slot for this objcg, emptied of another one's stock if need be. In a section. */
+static struct stock *take_slot(struct cpu *cpu, uint32_t id)
+{
+	struct stock *stock = stock_slot(cpu, id);
+	uint32_t key = load_relaxed(&stock->key);
+
+	if (key != id << 1) {
+		if (key)
+			drain_stock(stock, 0);
+		store_release(&stock->key, id << 1);
+	}
+	return stock;
+}
+
+static void drain_slot(struct stock *stock)
+{
+	if (!load_relaxed(&stock->key))
+		return;
+	drain_stock(stock, 0);
+	/* After the bytes: objcg_reap() may recycle the id from here on. */
+	store_release(&stock->key, 0);
+}
+
+void stock_drain_all(struct cpu *cpu)
+{
+	section_enter(cpu);
+	for (uint32_t i = 0; i < NR_STOCKS; i++)
+		drain_slot(&cpu->stocks[i]);
+	section_exit(cpu);
+}
+
+static void drain_subtree(struct cpu *cpu, const struct mem_cgroup *root)
+{
+	for (uint32_t i = 0; i < NR_STOCKS; i++) {
+		struct stock *stock = &cpu->stocks[i];
+		uint32_t key = load_relaxed(&stock->key);
+
+		if (key && memcg_is_descendant(
+				   memcg_from_id(load_acquire(&objcg_from_id(key >> 1)->memcg)),
+				   root))
+			drain_slot(stock);
+	}
+}
+
+void stock_drain_subtree(struct cpu *cpu, const struct mem_cgroup *root)
+{
+	section_enter(cpu);
+	drain_subtree(cpu, root);
+	section_exit(cpu);
+}
+
+void stock_drain_dying(struct cpu *cpu)
+{
+	section_enter(cpu);
+	for (uint32_t i = 0; i < NR_STOCKS; i++) {
+		uint32_t key = load_relaxed(&cpu->stocks[i].key);
+
+		if (key && load_acquire(&objcg_from_id(key >> 1)->state) == OBJCG_DYING)
+			drain_slot(&cpu->stocks[i]);
+	}
+	section_exit(cpu);
+}
+
+/*
+ * How much to charge ahead: in proportion to what the group has, so that a
+ * small group's stock stays small and a busy group seldom walks up the tree.
+ */
+static int64_t batch_for(struct obj_cgroup *objcg)
+{
+	int64_t batch = load_relaxed(&objcg->bytes) >> 3;
+
+	if (batch < STOCK_BATCH_MIN)
+		return STOCK_BATCH_MIN;
+	if (batch > STOCK_BATCH_MAX)
+		return STOCK_BATCH_MAX;
+	return batch & ~(int64_t)15;
+}
+
+/* Charges to an objcg that cannot be recycled meanwhile. In a section. */
+static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks,
+		   struct charge_result *result)
+{
+	struct obj_cgroup *objcg = objcg_from_id(id);
+	struct stock *stock = take_slot(cpu, id);
+	int64_t bytes = (int64_t)size;
+	int64_t batch = batch_for(objcg);
+
+	if (bytes <= load_relaxed(&stock->bytes)) {
+		add_single_writer(&stock->bytes, -bytes);
+		goto charged;
+	}
+	if (bytes <= batch && obj_cgroup_try_charge(objcg, batch, batch - bytes, BOUND_MAX, result)) {
+		add_single_writer(&stock->bytes, batch - bytes);
+		goto charged;
+	}
+	if (bytes > batch && obj_cgroup_try_charge(objcg, bytes, 0, BOUND_MAX, result))
+		goto charged;
+	/* Near the limit: what others have in stock is not used; give it back and be exact. */
+	if (result->refused) {
+		struct mem_cgroup *full = memcg_from_id(result->refused);
+
+		drain_subtree(cpu, full);
+		if (stock_drain_others)
+			stock_drain_others(full);
+		stock = take_slot(cpu, id);
+		result->refused = 0;
+	}
+	if (obj_cgroup_try_charge(objcg, bytes, 0, BOUND_MAX, result))
+		goto charged;
+	if (size >= CHARGE_STRICT) {
+		memcg_event(memcg_from_id(result->refused), EVENT_MAX);
+		return false;
+	}
+	result->refused = 0;
+	if (!obj_cgroup_try_charge(objcg, bytes, 0, BOUND_CEILING, result)) {
+		memcg_event(memcg_from_id(result->refused), EVENT_CEILING);
+		memcg_flag(memcg_from_id(result->refused), FLAG_CEILING);
+		return false;
+	}
+charged:
+	stock_count(stock, domain, bytes, blocks);
+	return true;
+}
+
+uint32_t charge_task(struct cpu *cpu, struct task *task, enum domain domain, size_t bytes,
+		     struct charge_result *result)
+{
+	uint32_t reference;
+	uint32_t id;
+
+	section_enter(cpu);
+	/* In the section: a flag set before the id could be recycled is seen here. */
+	reference = load_seq_cst(&task->objcg);
+	if (reference == 0 || (reference & OBJCG_UPDATE))
+		id = current_objcg_update(task);
+	else
+		id = reference >> 1;
+	if (!charge(cpu, id, domain, bytes, 1, result))
+		id = 0;
+	section_exit(cpu);
+	return id;
+}
+
+bool charge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t bytes,
+		  struct charge_result *result)
+{
+	bool charged;
+
+	section_enter(cpu);
+	charged = charge(cpu, id, domain, bytes, 0, result);
+	section_exit(cpu);
+	return charged;
+}
+
+void uncharge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks)
+{
+	int64_t bytes = (int64_t)size;
+	struct stock *stock;
+
+	section_enter(cpu);
+	stock = take_slot(cpu, id);
+	stock_count(stock, domain, -bytes, -blocks);
+	if (load_relaxed(&stock->bytes) + bytes <= STOCK_MAX) {
+		add_single_writer(&stock->bytes, bytes);
+	} else if (bytes >= STOCK_BATCH_MAX) {
+		obj_cgroup_uncharge(objcg_from_id(id), bytes);
+	} else {
+		add_single_writer(&stock->bytes, bytes);
+		drain_stock(stock, STOCK_BATCH_MAX);
+	}
+	section_exit(cpu);
+}

@@ -1,0 +1,96 @@
+/*
+ * Stocks: a cpu's charged but unused bytes, in direct-mapped slots by objcg id.
+ *
+ * Several slots, since tasks of several groups take turns on a cpu (one slot
+ * thrashes); direct-mapped, so that finding one costs nothing.
+ *
+ * Only the cpu's user writes its slots.  Other threads and processes read them.
+ */
+#ifndef OBJCG_STOCK_H
+#define OBJCG_STOCK_H
+
+#include "cpu.h"
+#include "objcg.h"
+#include "task.h"
+
+/* The most that is charged ahead, and, twice that, the most a slot holds. */
+#define STOCK_BATCH_MAX ((int64_t)64 << 10)
+#define STOCK_BATCH_MIN ((int64_t)4 << 10)
+#define STOCK_MAX (2 * STOCK_BATCH_MAX)
+
+/* From this size on a charge that would cross memory.max is refused at once. */
+#define CHARGE_STRICT ((size_t)32 << 10)
+
+static inline struct stock *stock_slot(const struct cpu *cpu, uint32_t id)
+{
+	return &cpu->stocks[id % NR_STOCKS];
+}
+
+static inline void stock_count(struct stock *stock, enum domain domain, int64_t bytes,
+			       int64_t blocks)
+{
+	add_single_writer(&stock->blocks, blocks);
+	if (domain != DOMAIN_OBJECT)
+		add_single_writer(&stock->stat[domain - 1], bytes);
+}
+
+/*
+ * Takes a block of `bytes` from the stock of the objcg that `reference` names:
+ * a task's reference as loaded, with its flag.  No flagged or missing reference
+ * equals a slot's key, so one comparison answers "is it valid?" and "is it the
+ * one in stock?"; and an objcg that has bytes in stock cannot be recycled, so
+ * this needs no section.
+ */
+static inline bool consume_stock(struct cpu *cpu, uint32_t reference, enum domain domain,
+				 int64_t bytes)
+{
+	struct stock *stock = stock_slot(cpu, reference >> 1);
+	int64_t left = load_relaxed(&stock->bytes) - bytes;
+
+	if (unlikely(load_relaxed(&stock->key) != reference || left < 0))
+		return false;
+	store_relaxed(&stock->bytes, left);
+	stock_count(stock, domain, bytes, 1);
+	return true;
+}
+
+/* Puts a freed block's bytes into its objcg's stock; false if there is no room. */
+static inline bool refill_stock(struct cpu *cpu, uint32_t id, enum domain domain, int64_t bytes)
+{
+	struct stock *stock = stock_slot(cpu, id);
+	int64_t sum = load_relaxed(&stock->bytes) + bytes;
+
+	if (unlikely(load_relaxed(&stock->key) != id << 1 || sum > STOCK_MAX))
+		return false;
+	store_relaxed(&stock->bytes, sum);
+	stock_count(stock, domain, -bytes, -1);
+	return true;
+}
+
+/*
+ * Charges a block of `bytes` to the task's group, by way of the stock where
+ * that is possible.  Returns the objcg's id, or 0 if a limit refuses; what the
+ * charge met is in *result.  Below CHARGE_STRICT only the ceiling refuses.
+ */
+uint32_t charge_task(struct cpu *cpu, struct task *task, enum domain domain, size_t bytes,
+		     struct charge_result *result);
+
+/* Charges `bytes` more (a block that grows in place) to the objcg of a living block. */
+bool charge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t bytes,
+		  struct charge_result *result);
+
+/* Uncharges a block (blocks == 1), or what it shrank by (blocks == 0). */
+void uncharge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t bytes, int blocks);
+
+/* Gives back what is in stock. Caller uses the cpu and is not in a section. */
+void stock_drain_all(struct cpu *cpu);
+void stock_drain_subtree(struct cpu *cpu, const struct mem_cgroup *root);
+void stock_drain_dying(struct cpu *cpu);
+
+/*
+ * A hook for the binding: other cpus whose lock the caller can take at once
+ * get the same chance to give back stocks of a group that is full.
+ */
+extern void (*stock_drain_others)(const struct mem_cgroup *root);
+
+#endif

@@ -1,0 +1,34 @@
+/* What allocates, and its tagged reference to an objcg. */
+#ifndef OBJCG_TASK_H
+#define OBJCG_TASK_H
+
+#include "memcg.h"
+
+/* The task of whoever entered no group: index 1, in the root group, never freed. */
+#define TASK_ROOT 1u
+
+/* A new task in a group, or NULL: *err is -ENODEV (group removed) or -ENOSPC. Takes tree_lock. */
+struct task *task_alloc(struct mem_cgroup *memcg, int *err);
+
+/* Nothing allocates as this task any more. Takes tree_lock. */
+void task_free(struct task *task);
+
+/*
+ * Moves a task: 0, or -ENODEV if the group is removed or the task of this
+ * generation is gone.  The task notices at its next allocation.  Takes tree_lock.
+ */
+int task_move(struct task *task, uint32_t gen, struct mem_cgroup *memcg);
+
+void task_set_name(struct task *task, const char *name, size_t len);
+
+/* Under tree_lock. */
+void task_attach_locked(struct task *task, struct mem_cgroup *memcg);
+
+/*
+ * The slow path of reading task->objcg: looks the task's group up, stores and
+ * returns the id of an objcg.  Caller is in a section, and the id is good
+ * until the section ends (what is charged in it keeps the id from then on).
+ */
+uint32_t current_objcg_update(struct task *task);
+
+#endif

@@ -1,0 +1,260 @@
+/*
+ * Types of the core: plain C11, nothing of Python.
+ *
+ * Glossary (the kernel's words, for the kernel's things):
+ *
+ *   mem_cgroup   a node of the tree of groups, with hierarchical counters: its
+ *                usage is what its whole subtree is charged.
+ *   obj_cgroup   what a block is charged to.  Every mem_cgroup has one; it
+ *                outlives its group and then stands for the nearest living
+ *                ancestor ("reparented").  Blocks name it by a 32 bit id.
+ *   task         what allocates: it has a tagged reference to an objcg, whose
+ *                low bit OBJCG_UPDATE says "look your group up again".
+ *   stock        bytes that are charged to an objcg already, but used by no
+ *                block yet; they make a charge a subtraction.
+ *   cpu          the state that only one thread at a time may use: stocks and
+ *                the slab heap.  The kernel has one per CPU, since code on a
+ *                CPU excludes other code on it.  What excludes others here is
+ *                a lock: under CPython all threads that share a GIL share one
+ *                cpu.  A C program has one cpu per thread.
+ *   slab         64 KiB of blocks of one size class, with their owners.
+ *   region       the shared file that all counters live in.
+ *
+ * The conservation equations, which check.c recomputes and every test asserts.
+ * At any quiet moment,
+ *
+ *   for every objcg:       objcg.bytes  = sum(bytes of its blocks) + sum(its stocks)
+ *   for every mem_cgroup:  usage        = sum(objcg.bytes of the objcgs of its subtree)
+ *   what users see:        current      = usage - sum(stocks of its subtree)
+ *
+ * Everything marked "region" below has a fixed layout (version 1): other
+ * processes read it.  All references between records are indexes; index 0
+ * means "none".
+ */
+#ifndef OBJCG_TYPES_H
+#define OBJCG_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "atomic.h"
+
+#define REGION_MAGIC "OBJCGRG1"
+#define REGION_VERSION 1u
+#define REGION_HEADER_SIZE 4096u
+
+#define MEMCG_ROOT 1u
+#define MEMCG_DEPTH_MAX 128u
+#define NAME_BYTES_MAX 255u
+#define COUNTER_UNSET INT64_MAX
+
+enum domain { DOMAIN_OBJECT, DOMAIN_MEM, DOMAIN_RAW, DOMAIN_NUMPY, DOMAIN_NATIVE, DOMAIN_MMAP };
+#define NR_DOMAINS 6
+/* What DOMAIN_OBJECT uses is not counted: it is usage less all the others. */
+#define NR_DOMAINS_COUNTED (NR_DOMAINS - 1)
+
+enum memcg_event { EVENT_LOW, EVENT_HIGH, EVENT_MAX, EVENT_CEILING, EVENT_RAISED };
+#define NR_EVENTS 5
+
+/* --- region: header ------------------------------------------------------ */
+
+enum region_section { SECTION_MEMCG, SECTION_OBJCG, SECTION_TASK, SECTION_CPU };
+#define NR_SECTIONS 4
+
+struct section_header {
+	uint64_t offset;
+	uint32_t record_size;
+	uint32_t capacity;
+	_Atomic uint32_t used; /* records [0, used) may hold something */
+	uint32_t pad;
+};
+
+enum region_flag { REGION_NATIVE = 1, REGION_MIGRATION = 2, REGION_EXITED = 4 };
+
+struct region_header {
+	char magic[8];
+	uint32_t version;
+	uint32_t header_size;
+	uint64_t file_size;
+	uint32_t pid;
+	uint32_t uid;
+	uint64_t start_time; /* field 22 of /proc/PID/stat: with pid, names one process */
+	char boot_id[40];
+	uint64_t created_ns;
+	_Atomic uint32_t flags;
+	uint32_t reserved;
+	struct section_header sections[NR_SECTIONS];
+	_Atomic uint64_t updated_ns;
+	uint8_t spare[56];
+	char python[64];
+	uint32_t command_len;
+	char command[3072];
+};
+
+/* --- region: mem_cgroup -------------------------------------------------- */
+
+enum memcg_state { MEMCG_FREE, MEMCG_ONLINE, MEMCG_OFFLINE };
+
+struct page_counter {
+	_Atomic int64_t usage; /* of the subtree, stocks included */
+	_Atomic int64_t max;
+	_Atomic int64_t high;
+	_Atomic int64_t low;
+	_Atomic int64_t watermark;
+};
+
+struct mem_cgroup {
+	_Atomic uint32_t state;
+	_Atomic uint32_t gen; /* goes up when the record is freed */
+	_Atomic uint32_t parent;
+	uint32_t depth;
+	_Atomic uint32_t objcg;
+	_Atomic uint32_t nr_tasks;
+	_Atomic uint32_t nr_children;
+	_Atomic uint32_t nr_dying; /* objcgs of removed groups of the subtree */
+	_Atomic int64_t exempt_until;
+	uint64_t uid;
+	_Atomic uint32_t flagged; /* enum memcg_flag, for the reclaimer */
+	uint32_t next_free;
+	uint64_t stamp; /* offline: the epoch after which nobody can hold it */
+
+	struct page_counter memory;
+	_Atomic int64_t blocks;
+	_Atomic int64_t stat[NR_DOMAINS];
+	_Atomic uint64_t events[NR_EVENTS];
+	uint32_t objcg_head; /* its own and all inherited objcgs */
+	uint32_t task_head;
+	_Atomic uint32_t seq; /* odd while name, parent or state change */
+	uint32_t name_len;
+	uint8_t spare[40];
+	char name[256];
+};
+
+/* Why the reclaimer should look at a group. */
+enum memcg_flag { FLAG_HIGH = 1, FLAG_MAX = 2, FLAG_CEILING = 4, FLAG_EMPTY = 8 };
+
+/* --- region: obj_cgroup -------------------------------------------------- */
+
+enum objcg_state { OBJCG_FREE, OBJCG_LIVE, OBJCG_DYING };
+
+struct obj_cgroup {
+	_Atomic uint32_t state;
+	_Atomic uint32_t memcg; /* nearest living group */
+	_Atomic int64_t bytes;	/* blocks and stocks: the reference that keeps it alive */
+	uint32_t next;		/* list of its memcg, under tree_lock */
+	uint32_t prev;
+	_Atomic uint32_t candidate; /* on the list of those that may be recycled */
+	_Atomic uint32_t next_candidate;
+	uint64_t stamp;
+	uint8_t spare[24];
+};
+
+/* --- region: task -------------------------------------------------------- */
+
+#define OBJCG_UPDATE 1u
+
+enum task_state { TASK_FREE, TASK_LIVE };
+
+struct task {
+	_Atomic uint32_t objcg; /* objcg id << 1 | OBJCG_UPDATE; 0: taken for an update */
+	_Atomic uint32_t memcg;
+	_Atomic uint32_t gen;
+	_Atomic uint32_t state;
+	uint64_t id;
+	uint32_t next; /* list of its memcg, or of free records, under tree_lock */
+	uint32_t name_len;
+	char name[64];
+	uint32_t prev;
+	uint8_t spare[28];
+};
+
+/* --- region: cpu --------------------------------------------------------- */
+
+#define NR_STOCKS 64u
+
+struct stock {
+	_Atomic uint32_t key; /* objcg id << 1: compares unequal to a reference with OBJCG_UPDATE */
+	uint32_t pad;
+	_Atomic int64_t bytes;
+	_Atomic int64_t blocks; /* allocations less frees, not yet in the counters */
+	_Atomic int64_t stat[NR_DOMAINS_COUNTED];
+};
+
+struct cpu_record {
+	_Atomic uint32_t state; /* 0 free, 1 in use */
+	uint32_t kind;
+	_Atomic uint64_t section; /* 0, or the epoch in which it began to look at records */
+	uint8_t spare[48];
+	struct stock stocks[NR_STOCKS];
+};
+
+_Static_assert(sizeof(struct region_header) <= REGION_HEADER_SIZE, "header");
+_Static_assert(offsetof(struct region_header, command) == 324, "layout version 1");
+_Static_assert(sizeof(struct mem_cgroup) == 512, "layout version 1");
+_Static_assert(offsetof(struct mem_cgroup, memory) == 64, "layout version 1");
+_Static_assert(offsetof(struct mem_cgroup, events) == 160, "layout version 1");
+_Static_assert(offsetof(struct mem_cgroup, name) == 256, "layout version 1");
+_Static_assert(sizeof(struct obj_cgroup) == 64, "layout version 1");
+_Static_assert(sizeof(struct task) == 128, "layout version 1");
+_Static_assert(sizeof(struct stock) == 64, "layout version 1");
+_Static_assert(sizeof(struct cpu_record) == 64 + 64 * NR_STOCKS, "layout version 1");
+
+/* --- private ------------------------------------------------------------- */
+
+/* Largest block in a slab; larger ones are kept by large.c. */
+#define SLAB_SMALL_MAX 512u
+#define SLAB_BLOCK_MAX 8192u
+#define SLAB_SHIFT 16
+#define SLAB_SIZE ((size_t)1 << SLAB_SHIFT)
+#define NR_SMALL_CLASSES 32u
+#define NR_MEDIUM_CLASSES 32u
+#define NR_CLASSES (NR_SMALL_CLASSES + NR_MEDIUM_CLASSES)
+#define OWNER_NONE 0u
+#define OWNER_MIXED UINT32_MAX
+
+struct heap;
+
+/* Owner and exact size of a block above SLAB_SMALL_MAX. */
+struct medium_owner {
+	uint32_t objcg;
+	uint16_t granules; /* charged bytes / 16 */
+	uint16_t domain;
+};
+
+struct slab {
+	void *free;	/* blocks of this slab that its cpu may hand out */
+	_Atomic uint32_t owner; /* objcg of all its blocks, or OWNER_MIXED: see vector */
+	uint16_t used;	/* blocks handed out, less those free; remote frees still count */
+	uint16_t slow_at; /* when used falls to this, the slab changes lists */
+	uint32_t block_size;
+	uint32_t reciprocal; /* of block_size / 16, in 2^-24 */
+	_Atomic(void *) vector; /* uint32_t[capacity] or struct medium_owner[capacity] */
+	_Atomic(struct heap *) heap;
+	struct slab *next; /* partial list of its class, or free slabs */
+	struct slab *prev;
+	uint16_t capacity;
+	uint16_t bump; /* blocks [bump, capacity) were never handed out */
+	uint8_t class;
+	uint8_t state;
+	uint8_t pad[2];
+	/* second cache line: what other threads write */
+	_Alignas(64) _Atomic(void *) remote; /* blocks freed by other cpus */
+	struct slab *next_pending;	     /* while on heap->pending */
+};
+
+struct heap {
+	struct slab *current[NR_CLASSES];
+	struct slab *partial_head[NR_CLASSES];
+	struct slab *partial_tail[NR_CLASSES];
+	_Alignas(64) _Atomic(struct slab *) pending; /* slabs with remote frees */
+};
+
+struct cpu {
+	struct stock *stocks; /* in the region */
+	struct cpu_record *record;
+	uint32_t index;
+	struct heap heap;
+};
+
+#endif
