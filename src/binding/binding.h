@@ -6,6 +6,7 @@
  *   py_group.c    GroupBase            py_task.c  TaskBase
  *   py_limits.c   what happens when a limit is crossed
  *   py_run.c      running a program as plain `python` would
+ *   py_bench.c    timing the allocator beside the one before it
  *   py_module.c   the module
  */
 #ifndef OBJCG_BINDING_H
@@ -24,20 +25,24 @@
  * What this operating system thread last found out about itself.  Good while
  * the same thread state is current and its context_ver has not changed; `id`
  * tells apart two thread states that lived at one address.
+ *
+ * Asking CPython for the current thread state costs as much as the rest of an
+ * allocation, so the fast path does not ask: see thread_cache_fast().
  */
 struct thread_cache {
-	PyThreadState *ts; /* NO_THREAD_STATE: nothing known */
+	const PyThreadState *watched; /* ts, where that may be relied on; else never_current */
+	PyThreadState *ts;	      /* NULL: nothing known */
 	uint64_t id;
 	uint64_t context_ver;
 	struct task *task;
-	uint32_t task_gen;
 	struct cpu *cpu;
+	uint32_t task_gen;
 	int is_main; /* CPython's main thread: -1 not known yet */
 };
 
-#define NO_THREAD_STATE ((PyThreadState *)1)
-
 extern __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec")));
+extern const PyThreadState never_current;
+extern _Atomic int several_interpreters;
 
 #if PY_VERSION_HEX >= 0x030D0000
 #define current_thread_state() PyThreadState_GetUnchecked()
@@ -47,14 +52,47 @@ extern __thread struct thread_cache thread_cache __attribute__((tls_model("initi
 
 static inline int thread_cache_valid(const struct thread_cache *cache, const PyThreadState *ts)
 {
-	return cache->ts == ts && cache->context_ver == ts->context_ver && cache->id == ts->id;
+	return ts && cache->ts == ts && cache->context_ver == ts->context_ver &&
+	       cache->id == ts->id;
+}
+
+/*
+ * Whether the cache holds for a call in the object or mem domain, without
+ * asking which thread state is current.  That is still the one that was current
+ * when the cache was filled, unless
+ * - it was deleted: its memory comes back through our raw hook, on this thread,
+ *   which clears the cache (thread_cache_forget).  Deleted by another thread,
+ *   it still has its id, and memory of ours stays readable: so only thread
+ *   states in our own memory, and the main thread's, are watched;
+ * - this thread went to another interpreter: from the moment in which a second
+ *   one is made, `several_interpreters` has everyone ask.
+ */
+static inline int thread_cache_fast(const struct thread_cache *cache)
+{
+	return likely(cache->context_ver == cache->watched->context_ver) &&
+	       likely(cache->id == cache->watched->id) &&
+	       likely(!load_relaxed(&several_interpreters));
+}
+
+static inline void thread_cache_forget(struct thread_cache *cache)
+{
+	cache->ts = NULL;
+	cache->watched = &never_current;
 }
 
 /* Looks the current task up again. Allocates nothing, raises nothing. GIL held, or ts NULL. */
 void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts);
 
+/* Asks which thread state is current, and refreshes the cache if it must. */
+void thread_cache_revalidate(struct thread_cache *cache);
+
 /* The cache, valid, for code that holds the GIL. */
-struct thread_cache *thread_cache_get(void);
+static inline struct thread_cache *thread_cache_get(void)
+{
+	if (unlikely(!thread_cache_fast(&thread_cache)))
+		thread_cache_revalidate(&thread_cache);
+	return &thread_cache;
+}
 
 /* For code without the GIL: the task last seen, or the root task if that one is gone. */
 struct task *thread_cache_task_without_gil(void);
@@ -98,6 +136,8 @@ void raw_unlock(void);
 int hooks_prepare(void);
 void hooks_install(void);
 int hooks_installed(void);
+/* The object allocator that was there before. */
+const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
 
 /* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
@@ -140,5 +180,9 @@ extern PyMethodDef limits_methods[];
 /* --- py_run.c ------------------------------------------------------------ */
 
 extern PyMethodDef run_methods[];
+
+/* --- py_bench.c ---------------------------------------------------------- */
+
+extern PyMethodDef bench_methods[];
 
 #endif

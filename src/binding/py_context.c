@@ -21,9 +21,12 @@
 #include <errno.h>
 
 __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec"))) = {
-    .ts = NO_THREAD_STATE,
+    .watched = &never_current,
+    .context_ver = 1, /* never_current has 0 */
     .is_main = -1,
 };
+
+const PyThreadState never_current;
 
 static PyObject *variable;
 static Membership *root_membership;
@@ -46,9 +49,10 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 {
 	PyObject *value = NULL;
 
+	thread_cache_forget(cache);
 	if (!ts || !variable) {
-		cache->ts = NO_THREAD_STATE;
 		cache->cpu = gil_cpu;
+		cache->context_ver = 1;
 		cache_task(cache, &region.tasks[TASK_ROOT]);
 		return;
 	}
@@ -58,8 +62,7 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 		cache_task(cache, &region.tasks[TASK_ROOT]);
 		cache->is_main = 0;
 	} else {
-		if (cache->is_main < 0 || cache->ts == NO_THREAD_STATE)
-			cache->is_main = PyThread_get_thread_ident() == main_thread;
+		cache->is_main = PyThread_get_thread_ident() == main_thread;
 		if (ts->context && PyContextVar_Get(variable, NULL, &value) < 0)
 			PyErr_Clear();
 		cache_task(cache, value ? ((Membership *)value)->task : &region.tasks[TASK_ROOT]);
@@ -70,16 +73,16 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 	cache->ts = ts;
 	cache->id = ts->id;
 	cache->context_ver = ts->context_ver;
+	if (cache->is_main || in_slab_range(ts))
+		cache->watched = ts;
 }
 
-struct thread_cache *thread_cache_get(void)
+void thread_cache_revalidate(struct thread_cache *cache)
 {
-	struct thread_cache *cache = &thread_cache;
 	PyThreadState *ts = current_thread_state();
 
-	if (unlikely(!thread_cache_valid(cache, ts)))
+	if (!thread_cache_valid(cache, ts))
 		thread_cache_refresh(cache, ts);
-	return cache;
 }
 
 /*

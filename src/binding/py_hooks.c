@@ -36,16 +36,15 @@ void raw_unlock(void)
 
 /* --- cpus of interpreters ------------------------------------------------ */
 
+_Atomic int several_interpreters;
+
 /*
  * Since 3.12 an interpreter may have a GIL of its own, and then its threads
- * exclude only each other.  Each interpreter but the main one gets a cpu.  Until
- * the first of them allocates, which an interpreter does before it frees
- * anything, a thread's cpu cannot have changed between two calls.
+ * exclude only each other.  Each interpreter but the main one gets a cpu.
  */
 #if PY_VERSION_HEX >= 0x030C0000
 #define MAX_INTERPRETERS 256
 
-static _Atomic int several_interpreters;
 static pthread_mutex_t interpreters_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	PyInterpreterState *interpreter; /* an address taken again gets the same cpu */
@@ -58,7 +57,6 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
 
 	if (ts->interp == PyInterpreterState_Main())
 		return gil_cpu;
-	store_release(&several_interpreters, 1);
 	pthread_mutex_lock(&interpreters_mutex);
 	for (int i = 0; i < MAX_INTERPRETERS && !cpu; i++) {
 		if (!interpreters[i].interpreter) {
@@ -73,30 +71,24 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
 	pthread_mutex_unlock(&interpreters_mutex);
 	return cpu;
 }
-
-#define cpu_may_have_changed() unlikely(load_relaxed(&several_interpreters))
 #else
 struct cpu *cpu_of_thread_state(PyThreadState *ts)
 {
 	(void)ts;
 	return gil_cpu;
 }
-
-#define cpu_may_have_changed() 0
 #endif
 
-/* The cpu for a call in the object or mem domain that need not know its task. */
-static inline struct cpu *local_cpu(void)
+/*
+ * An interpreter's state is a single zeroed block of the raw domain, of more
+ * than 64 KiB in all versions, made before anything runs in that interpreter;
+ * whoever goes there later knows it from its maker, and so sees this store.
+ * Other blocks of that kind only cost us some speed.
+ */
+static inline void notice_interpreter(size_t nelem, size_t elsize)
 {
-	struct thread_cache *cache = &thread_cache;
-
-	if (unlikely(!cache->cpu) || cpu_may_have_changed()) {
-		PyThreadState *ts = current_thread_state();
-
-		if (!ts || !thread_cache_valid(cache, ts))
-			thread_cache_refresh(cache, ts);
-	}
-	return cache->cpu;
+	if (unlikely(nelem == 1 && elsize >= (64 << 10)))
+		store_release(&several_interpreters, 1);
 }
 
 /* --- object and mem ------------------------------------------------------ */
@@ -115,22 +107,14 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	return p;
 }
 
-static __attribute__((noinline)) void revalidate(PyThreadState *ts)
-{
-	thread_cache_refresh(&thread_cache, ts);
-}
-
 static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
 {
-	struct thread_cache *cache = &thread_cache;
-	PyThreadState *ts = current_thread_state();
+	struct thread_cache *cache = thread_cache_get();
 	void *p;
 
-	if (unlikely(!ts || !thread_cache_valid(cache, ts)))
-		revalidate(ts);
-	if (likely(size <= SLAB_SMALL_MAX && cache->cpu)) {
+	if (likely(size <= SLAB_SMALL_MAX) && likely(cache->cpu != NULL)) {
 		p = kmem_alloc_fast(cache->cpu, cache->task, domain, size);
-		if (likely(p)) {
+		if (likely(p != NULL)) {
 			if (zero)
 				memset(p, 0, size);
 			return p;
@@ -139,10 +123,20 @@ static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
 	return alloc_slow(domain, size, zero);
 }
 
+/* A free need not know the task; and its cpu only changes with the interpreter. */
+static inline struct cpu *cpu_for_free(void)
+{
+	struct thread_cache *cache = &thread_cache;
+
+	if (unlikely(!cache->cpu) || unlikely(load_relaxed(&several_interpreters)))
+		thread_cache_revalidate(cache);
+	return cache->cpu;
+}
+
 static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemAllocatorEx *saved,
 						void *p)
 {
-	struct cpu *cpu = local_cpu();
+	struct cpu *cpu = cpu_for_free();
 
 	if (!p)
 		return;
@@ -157,8 +151,8 @@ static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, 
 	struct cpu *cpu;
 
 	if (likely(in_slab_range(p))) {
-		cpu = local_cpu();
-		if (likely(cpu && kmem_free_fast(cpu, domain, p)))
+		cpu = cpu_for_free();
+		if (likely(cpu != NULL) && likely(kmem_free_fast(cpu, domain, p)))
 			return;
 	}
 	free_slow(domain, saved, p);
@@ -166,17 +160,15 @@ static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, 
 
 static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, void *p, size_t size)
 {
-	struct thread_cache *cache = &thread_cache;
 	struct charge_result result = {0, 0, 0};
-	PyThreadState *ts = current_thread_state();
+	struct thread_cache *cache;
 	void *q;
 
 	if (!p)
 		return hook_alloc(domain, size, false);
 	if (!kmem_is_ours(p))
 		return saved->realloc(saved->ctx, p, size);
-	if (unlikely(!ts || !thread_cache_valid(cache, ts)))
-		revalidate(ts);
+	cache = thread_cache_get();
 	if (unlikely(!cache->cpu))
 		return NULL;
 	q = kmem_realloc(cache->cpu, cache->task, domain, p, size, &result);
@@ -271,6 +263,7 @@ static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
 	(void)ctx;
 	if (__builtin_mul_overflow(nelem, elsize, &size))
 		return NULL;
+	notice_interpreter(nelem, elsize);
 	return raw_alloc(size, true);
 }
 
@@ -303,6 +296,9 @@ static void raw_free(void *ctx, void *p)
 		saved_raw.free(saved_raw.ctx, p);
 		return;
 	}
+	/* This thread's own state ends (PyThreadState_DeleteCurrent). */
+	if (unlikely(p == thread_cache.ts))
+		thread_cache_forget(&thread_cache);
 	raw_lock();
 	kmem_free(raw_cpu, DOMAIN_RAW, p);
 	raw_unlock();
@@ -377,9 +373,16 @@ void hooks_install(void)
 	mem.ctx = saved_mem.ctx;
 	object.ctx = saved_object.ctx;
 	installed = 1;
+	if (PyInterpreterState_Next(PyInterpreterState_Head()))
+		store_release(&several_interpreters, 1);
 	PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw);
 	PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem);
 	PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &object);
+}
+
+const PyMemAllocatorEx *hooks_saved_object(void)
+{
+	return &saved_object;
 }
 
 int hooks_installed(void)

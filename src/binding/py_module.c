@@ -362,7 +362,8 @@ PyMODINIT_FUNC PyInit__core(void)
 	if (!module)
 		return NULL;
 	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
-	    PyModule_AddFunctions(module, run_methods) < 0 || add_layout(module) < 0)
+	    PyModule_AddFunctions(module, run_methods) < 0 ||
+	    PyModule_AddFunctions(module, bench_methods) < 0 || add_layout(module) < 0)
 		goto failed;
 	Py_INCREF(&GroupBase_Type);
 	Py_INCREF(&TaskBase_Type);

@@ -20,24 +20,36 @@ enum slab_state { SLAB_UNUSED, SLAB_CURRENT, SLAB_PARTIAL, SLAB_FULL, SLAB_EMPTY
 struct slab_range slab_range;
 
 /*
- * Empty slabs of all heaps.  Some are kept with their memory; pymalloc keeps
- * every arena of 1 MiB that has one block in use, so 1 MiB and a sixteenth of
- * what is in use is less than it hoards.
+ * Empty slabs of all heaps, by two policies for giving memory back:
+ *
+ * - A chunk of 2 MiB that is all empty goes back as a whole: where the kernel
+ *   backs it by a huge page that costs a twentieth of giving back its pages.
+ * - Of chunks that are partly in use, what is empty is kept up to a bound, and
+ *   the oldest goes back beyond it.
+ *
+ * pymalloc keeps every arena of 1 MiB in which one block is in use.
  */
+#define CHUNK_SHIFT 21
+#define CHUNK_SIZE ((size_t)1 << CHUNK_SHIFT)
+#define CHUNK_SLABS (1u << (CHUNK_SHIFT - SLAB_SHIFT))
+#define NR_CHUNKS (RANGE_SIZE >> CHUNK_SHIFT)
+#define KEPT_MIN 16u
+#define KEPT_SHIFT 2
+#define RETURN_BATCH CHUNK_SLABS
+/* From this size on, a heap that grows does so by huge pages: at most 2 MiB too early. */
+#define HUGE_FROM ((size_t)16 << 20)
+
 static struct {
 	pthread_mutex_t lock;
-	struct slab *kept;
+	struct slab *kept; /* newest first */
+	struct slab *kept_tail;
 	struct slab *returned;
 	uint32_t nr_kept;
 	uint32_t nr_returned;
 	uint32_t nr_active;
 	size_t committed;
+	uint8_t kept_of_chunk[NR_CHUNKS];
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-#define KEPT_MIN 16u
-#define KEPT_SHIFT 4
-/* They go back this many at a time: a call for neighbours together costs half as much. */
-#define RETURN_BATCH 32u
 
 /* Every class's current slab before its first: full, so that nobody takes from it. */
 static struct slab no_slab = {.slow_at = SLOW_NEVER};
@@ -48,7 +60,7 @@ int slab_init(void)
 	char *base = MAP_FAILED;
 
 	for (size = RANGE_SIZE; size >= RANGE_SIZE_MIN; size /= 2) {
-		base = mmap(NULL, size + SLAB_SIZE, PROT_NONE,
+		base = mmap(NULL, size + CHUNK_SIZE, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (base != MAP_FAILED)
 			break;
@@ -61,11 +73,11 @@ int slab_init(void)
 	if (slab_range.slabs == MAP_FAILED) {
 		int err = -errno;
 
-		munmap(base, size + SLAB_SIZE);
+		munmap(base, size + CHUNK_SIZE);
 		return err;
 	}
 	slab_range.base =
-	    (char *)(((uintptr_t)base + SLAB_SIZE - 1) & ~(uintptr_t)(SLAB_SIZE - 1));
+	    (char *)(((uintptr_t)base + CHUNK_SIZE - 1) & ~(uintptr_t)(CHUNK_SIZE - 1));
 	slab_range.size = size;
 	return 0;
 }
@@ -135,13 +147,50 @@ static struct slab *slab_new(void)
 	if (end > slab_range.size)
 		return NULL;
 	if (end > pool.committed) {
-		if (mprotect(slab_range.base + pool.committed, COMMIT_STEP,
-			     PROT_READ | PROT_WRITE) < 0)
+		char *start = slab_range.base + pool.committed;
+
+		if (mprotect(start, COMMIT_STEP, PROT_READ | PROT_WRITE) < 0)
 			return NULL;
+		/* Refused where the kernel has no huge pages: then it goes by small ones. */
+		if ((size_t)pool.nr_active << SLAB_SHIFT >= HUGE_FROM)
+			madvise(start, COMMIT_STEP, MADV_HUGEPAGE);
 		pool.committed += COMMIT_STEP;
 	}
 	store_release(&slab_range.top, top + 1);
 	return &slab_range.slabs[top];
+}
+
+static uint8_t *kept_of_chunk(const struct slab *slab)
+{
+	return &pool.kept_of_chunk[(size_t)(slab - slab_range.slabs) / CHUNK_SLABS];
+}
+
+static void kept_push(struct slab *slab)
+{
+	slab->prev = NULL;
+	slab->next = pool.kept;
+	if (slab->next)
+		slab->next->prev = slab;
+	else
+		pool.kept_tail = slab;
+	pool.kept = slab;
+	pool.nr_kept++;
+	(*kept_of_chunk(slab))++;
+}
+
+static struct slab *kept_remove(struct slab *slab)
+{
+	if (slab->prev)
+		slab->prev->next = slab->next;
+	else
+		pool.kept = slab->next;
+	if (slab->next)
+		slab->next->prev = slab->prev;
+	else
+		pool.kept_tail = slab->prev;
+	pool.nr_kept--;
+	(*kept_of_chunk(slab))--;
+	return slab;
 }
 
 static struct slab *pool_get(void)
@@ -149,10 +198,8 @@ static struct slab *pool_get(void)
 	struct slab *slab;
 
 	slab_pool_lock();
-	slab = pool.kept;
-	if (slab) {
-		pool.kept = slab->next;
-		pool.nr_kept--;
+	if (pool.kept) {
+		slab = kept_remove(pool.kept);
 	} else if (pool.returned) {
 		slab = pool.returned;
 		pool.returned = slab->next;
@@ -188,7 +235,7 @@ static void return_slabs(struct slab **slabs, uint32_t nr)
 		start = i;
 	}
 	slab_pool_lock();
-	for (uint32_t i = 0; i < nr; i++) {
+	for (uint32_t i = nr; i-- > 0;) { /* the lowest is taken first */
 		slabs[i]->next = pool.returned;
 		pool.returned = slabs[i];
 	}
@@ -196,23 +243,36 @@ static void return_slabs(struct slab **slabs, uint32_t nr)
 	slab_pool_unlock();
 }
 
+/* Takes off the list of kept slabs what should go back. Under the lock. */
+static uint32_t take_surplus(struct slab *last, struct slab *surplus[RETURN_BATCH])
+{
+	uint32_t bound = KEPT_MIN + (pool.nr_active >> KEPT_SHIFT);
+	size_t chunk = (size_t)(last - slab_range.slabs) / CHUNK_SLABS;
+	uint32_t nr;
+
+	if (pool.nr_kept < KEPT_MIN + CHUNK_SLABS)
+		return 0;
+	if (pool.kept_of_chunk[chunk] == CHUNK_SLABS) {
+		for (nr = 0; nr < CHUNK_SLABS; nr++)
+			surplus[nr] = kept_remove(&slab_range.slabs[chunk * CHUNK_SLABS + nr]);
+		return nr;
+	}
+	if (pool.nr_kept < bound + 2 * RETURN_BATCH)
+		return 0;
+	for (nr = 0; nr < RETURN_BATCH; nr++)
+		surplus[nr] = kept_remove(pool.kept_tail);
+	return nr;
+}
+
 static void pool_put(struct slab *slab)
 {
 	struct slab *surplus[RETURN_BATCH];
-	uint32_t nr = 0;
+	uint32_t nr;
 
 	slab_pool_lock();
 	pool.nr_active--;
-	slab->next = pool.kept;
-	pool.kept = slab;
-	pool.nr_kept++;
-	if (pool.nr_kept >= KEPT_MIN + (pool.nr_active >> KEPT_SHIFT) + RETURN_BATCH) {
-		for (; nr < RETURN_BATCH; nr++) {
-			surplus[nr] = pool.kept;
-			pool.kept = pool.kept->next;
-		}
-		pool.nr_kept -= nr;
-	}
+	kept_push(slab);
+	nr = take_surplus(slab, surplus);
 	slab_pool_unlock();
 	if (nr)
 		return_slabs(surplus, nr);
