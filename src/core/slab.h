@@ -128,7 +128,7 @@ static inline struct medium_owner *slab_medium_owner(struct slab *slab, const vo
 
 static inline bool slab_is_small(const struct slab *slab)
 {
-	return slab->class < NR_SMALL_CLASSES;
+	return slab->block_size <= SLAB_SMALL_MAX;
 }
 
 void slab_changes_lists(struct cpu *cpu, struct slab *slab);
