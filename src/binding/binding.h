@@ -167,7 +167,7 @@ struct mem_cgroup *memcg_from_object(PyObject *gid);
 /* --- py_limits.c --------------------------------------------------------- */
 
 /* Acts on what a charge met. From hooks: takes no lock of CPython's but the pending calls'. */
-void limits_notice(const struct charge_result *result);
+void limits_notice(const struct charge_result *result, int may_wait);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
 extern _Atomic int limits_armed;

@@ -250,7 +250,7 @@ static PyObject *group_set(PyObject *self, PyObject *args)
 		return NULL;
 	}
 	if (result.over || result.high)
-		limits_notice(&result);
+		limits_notice(&result, 0);
 	Py_RETURN_NONE;
 }
 
@@ -261,7 +261,7 @@ static PyObject *group_reset_peak(PyObject *self, PyObject *unused)
 	(void)unused;
 	if (!memcg)
 		return NULL;
-	store_relaxed(&memcg->memory.watermark, memcg_current(memcg));
+	store_relaxed(&memcg->memory.watermark, load_relaxed(&memcg->memory.usage));
 	Py_RETURN_NONE;
 }
 

@@ -103,7 +103,7 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 		return NULL; /* more interpreters than we have room for */
 	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
 	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result);
+		limits_notice(&result, 1);
 	return p;
 }
 
@@ -173,7 +173,7 @@ static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, voi
 		return NULL;
 	q = kmem_realloc(cache->cpu, cache->task, domain, p, size, &result);
 	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result);
+		limits_notice(&result, 1);
 	return q;
 }
 
@@ -246,7 +246,7 @@ static void *raw_alloc(size_t size, bool zero)
 	p = kmem_alloc(raw_cpu, task, DOMAIN_RAW, size, zero, &result);
 	raw_unlock();
 	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result);
+		limits_notice(&result, 0);
 	return p;
 }
 
@@ -283,7 +283,7 @@ static void *raw_realloc(void *ctx, void *p, size_t size)
 	q = kmem_realloc(raw_cpu, task, DOMAIN_RAW, p, size, &result);
 	raw_unlock();
 	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result);
+		limits_notice(&result, 0);
 	return q;
 }
 

@@ -20,6 +20,12 @@
  *   eval-breaker in between; CPython checks after calls and at loops, so that
  *   takes a coroutine that ends right after a call that blocked.
  *
+ * Neither raises where the innermost frame is of a library that keeps the books
+ * of an event loop or of threads (`uninterruptible` below): asyncio's call_soon()
+ * runs in the context of the task it is to wake, and an exception there loses
+ * the wake-up.  It waits for the first frame that will do, as long as the
+ * context is the offender's; and the next allocation over the limit asks again.
+ *
  * Both are the kernel's "return to user space".  From a hook only what takes
  * no lock of the interpreter's is called: posting a semaphore, and
  * Py_AddPendingCall, whose lock is held for a few instructions and never
@@ -27,15 +33,20 @@
  */
 #include "binding.h"
 
+#include <frameobject.h>
+
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <string.h>
+#include <time.h>
 
 _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or taken back */
 int limits_watch_empty;
 
 static PyObject *over_handler;
+static int reclaimer_running;
 static PyObject *service_handler;
 static PyObject *armed_class; /* what limits_armed counts: the class last armed */
 static PyObject *reports;     /* thread ident -> (gid, task id, limit, usage) */
@@ -62,12 +73,82 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
 	return 0;
 }
 
+/*
+ * Top-level packages in whose frames nothing is raised.  trio keeps
+ * KeyboardInterrupt out of its frames for the same reason.
+ */
+static const char *const uninterruptible[] = {
+    "anyio",  "asyncio", "concurrent", "contextlib", "gevent",	  "greenlet", "importlib", "objcg",
+    "outcome", "queue",  "selectors",  "sniffio",    "threading", "trio",     "uvloop",	   "weakref",
+};
+
+static int is_program_frame(PyFrameObject *frame)
+{
+	PyObject *globals;
+	PyObject *name;
+	const char *text;
+	int interruptible = 1;
+
+	globals = PyObject_GetAttrString((PyObject *)frame, "f_globals");
+	name = globals && PyDict_Check(globals) ? PyDict_GetItemString(globals, "__name__") : NULL;
+	text = name && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+	for (size_t i = 0; text && i < sizeof(uninterruptible) / sizeof(uninterruptible[0]); i++) {
+		size_t len = strlen(uninterruptible[i]);
+
+		if (strncmp(text, uninterruptible[i], len) == 0 &&
+		    (text[len] == '.' || text[len] == '\0'))
+			interruptible = 0;
+	}
+	PyErr_Clear();
+	Py_XDECREF(globals);
+	return interruptible;
+}
+
+/*
+ * Whether a coroutine has only just been entered.  Where code of the program
+ * awaits it, raising in it is as if the await itself had failed.  (This does
+ * not hold for functions: one may have been called by a C function that is in
+ * the middle of something, as Future.set_result() calls call_soon().)
+ */
+static int is_coroutine_entry(PyFrameObject *frame)
+{
+	PyCodeObject *code = PyFrame_GetCode(frame);
+	PyObject *lasti = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
+	int entry = (code->co_flags & CO_COROUTINE) && lasti && PyLong_AsLong(lasti) <= 8;
+
+	PyErr_Clear();
+	Py_DECREF(code);
+	Py_XDECREF(lasti);
+	return entry;
+}
+
+/* Whether an exception may be raised in this frame; NULL: no. */
+static int frame_is_interruptible(PyFrameObject *frame)
+{
+	PyFrameObject *back;
+	int interruptible;
+
+	if (!frame)
+		return 0;
+	if (is_program_frame(frame))
+		return 1;
+	if (!is_coroutine_entry(frame))
+		return 0;
+	back = PyFrame_GetBack(frame);
+	PyErr_Clear();
+	interruptible = back && is_program_frame(back);
+	Py_XDECREF(back);
+	return interruptible;
+}
+
 static int deliver(void *unused)
 {
 	int64_t usage = 0;
 	int64_t limit = 0;
-	uint32_t gid;
+	PyFrameObject *frame;
 	PyObject *exception;
+	int interruptible;
+	uint32_t gid;
 
 	(void)unused;
 	store_release(&main_pending, 0);
@@ -76,6 +157,15 @@ static int deliver(void *unused)
 	gid = group_over_max(thread_cache_get()->task, &usage, &limit);
 	if (!gid)
 		return 0;
+	frame = PyThreadState_GetFrame(PyThreadState_Get());
+	interruptible = frame_is_interruptible(frame);
+	Py_XDECREF(frame);
+	if (!interruptible) {
+		/* Again at the next eval-breaker, until the context is another's. */
+		if (!xchg_acq_rel(&main_pending, 1) && Py_AddPendingCall(deliver, NULL) < 0)
+			store_release(&main_pending, 0);
+		return 0;
+	}
 	main_busy = 1;
 	exception = PyObject_CallFunction(over_handler, "ILL", (unsigned int)gid, (long long)usage,
 					  (long long)limit);
@@ -109,7 +199,31 @@ static void offender_note(uint32_t gid)
 	store_release(&offenders[slot].gid, gid);
 }
 
-void limits_notice(const struct charge_result *result)
+/*
+ * A thread that is far over its limit while nobody has stopped it gets ahead of
+ * the reclaimer, which has to wait for the GIL, five milliseconds by default
+ * (sys.setswitchinterval).  It is made to wait too, GIL in hand, as it would
+ * hold it anyway: for no longer than that, and once for each time that the
+ * reclaimer was asked.  The kernel slows an allocating task down over
+ * memory.high in the same place.
+ */
+#define WAIT_NS 500000
+#define WAITS 12
+static __thread int waits_left __attribute__((tls_model("initial-exec")));
+
+static void wait_for_reclaimer(struct mem_cgroup *memcg)
+{
+	const struct timespec pause = {0, WAIT_NS};
+	int64_t max = load_relaxed(&memcg->memory.max);
+	int64_t far = max + (page_counter_ceiling(max) - CEILING_GRANTS - max) / 4;
+
+	if (waits_left > 0 && reclaimer_running && load_relaxed(&memcg->memory.usage) > far) {
+		waits_left--;
+		nanosleep(&pause, NULL);
+	}
+}
+
+void limits_notice(const struct charge_result *result, int may_wait)
 {
 	struct mem_cgroup *memcg;
 	int wake = 0;
@@ -128,7 +242,10 @@ void limits_notice(const struct charge_result *result)
 			offender_note(result->over);
 			if (memcg_flag(memcg, FLAG_MAX)) {
 				memcg_event(memcg, EVENT_MAX);
+				waits_left = WAITS;
 				wake = 1;
+			} else if (may_wait) {
+				wait_for_reclaimer(memcg);
 			}
 		}
 	}
@@ -157,6 +274,7 @@ void limits_context_changed(PyThreadState *ts)
 struct candidate {
 	unsigned long thread;
 	PyObject *context;
+	PyFrameObject *frame;
 };
 
 static Py_ssize_t list_contexts(struct candidate *candidates, Py_ssize_t room)
@@ -169,7 +287,8 @@ static Py_ssize_t list_contexts(struct candidate *candidates, Py_ssize_t room)
 			continue;
 		candidates[n].thread = ts->thread_id;
 		Py_INCREF(ts->context);
-		candidates[n++].context = ts->context;
+		candidates[n].context = ts->context;
+		candidates[n++].frame = PyThreadState_GetFrame(ts);
 	}
 	return n;
 }
@@ -253,8 +372,9 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 		if (!raised && !failed && is_offender(candidates[i].thread, memcg_id(memcg))) {
 			const struct task *task = task_of_context(candidates[i].context);
 
-			if (task && memcg_is_descendant(
-					memcg_from_id(load_acquire(&task->memcg)), memcg)) {
+			if (task &&
+			    memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
+			    frame_is_interruptible(candidates[i].frame)) {
 				failed = arm(candidates[i].thread, exception, memcg, task) < 0;
 				raised = candidates[i].thread;
 			}
@@ -262,8 +382,10 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	}
 	if (collecting)
 		PyGC_Enable();
-	for (Py_ssize_t i = 0; i < nr; i++)
+	for (Py_ssize_t i = 0; i < nr; i++) {
 		Py_DECREF(candidates[i].context);
+		Py_XDECREF(candidates[i].frame);
+	}
 	if (failed)
 		return NULL;
 	return PyLong_FromUnsignedLong(raised);
@@ -298,7 +420,6 @@ static PyObject *pending_report(PyObject *module, PyObject *unused)
 
 static sem_t wakeups;
 static pthread_t reclaimer;
-static int reclaimer_running;
 static _Atomic int reclaimer_stop;
 static _Atomic int wake_posted;
 
@@ -421,6 +542,7 @@ static const struct {
     {FLAG_MAX, "max"},
     {FLAG_CEILING, "ceiling"},
     {FLAG_EMPTY, "empty"},
+    {FLAG_REFUSED, "refused"},
 };
 
 static PyObject *take_flagged(PyObject *module, PyObject *unused)
@@ -464,6 +586,14 @@ static PyObject *exempt(PyObject *module, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *take_wanted(PyObject *module, PyObject *gid)
+{
+	struct mem_cgroup *memcg = memcg_from_object(gid);
+
+	(void)module;
+	return memcg ? PyLong_FromLongLong(xchg_acq_rel(&memcg->wanted, 0)) : NULL;
+}
+
 static PyObject *count_event(PyObject *module, PyObject *args)
 {
 	/* in the order of enum memcg_event */
@@ -505,6 +635,7 @@ PyMethodDef limits_methods[] = {
     {"set_policy", set_policy, METH_VARARGS, NULL},
     {"take_flagged", take_flagged, METH_NOARGS, NULL},
     {"exempt", exempt, METH_VARARGS, NULL},
+    {"take_wanted", take_wanted, METH_O, NULL},
     {"count_event", count_event, METH_VARARGS, NULL},
     {"watch_empty", watch_empty, METH_O, NULL},
     {NULL, NULL, 0, NULL},

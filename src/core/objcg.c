@@ -113,12 +113,12 @@ void objcg_reap(void)
 	}
 }
 
-bool obj_cgroup_try_charge(struct obj_cgroup *objcg, int64_t nr, int64_t spare,
-			   enum charge_bound bound, struct charge_result *result)
+bool obj_cgroup_try_charge(struct obj_cgroup *objcg, int64_t nr, enum charge_bound bound,
+			   struct charge_result *result)
 {
 	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&objcg->memcg));
 
-	if (!page_counter_try_charge(memcg, nr, spare, bound, result))
+	if (!page_counter_try_charge(memcg, nr, bound, result))
 		return false;
 	fetch_add_relaxed(&objcg->bytes, nr);
 	return true;

@@ -14,8 +14,8 @@ void objcg_offline(struct obj_cgroup *objcg, uint64_t stamp);
 void objcg_reap(void);
 
 /* Caller is in a section. */
-bool obj_cgroup_try_charge(struct obj_cgroup *objcg, int64_t nr, int64_t spare,
-			   enum charge_bound bound, struct charge_result *result);
+bool obj_cgroup_try_charge(struct obj_cgroup *objcg, int64_t nr, enum charge_bound bound,
+			   struct charge_result *result);
 void obj_cgroup_uncharge(struct obj_cgroup *objcg, int64_t nr);
 
 /* Adds to the statistics of its group and all above. Caller is in a section. */

@@ -16,12 +16,20 @@ static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
 
 	if (likely(max == COUNTER_UNSET))
 		return max;
-	if (bound == BOUND_CEILING)
-		return page_counter_ceiling(max);
+	if (bound == BOUND_CEILING) {
+		int64_t refuse = page_counter_ceiling(max) - CEILING_GRANTS;
+		int64_t granted = load_relaxed(&memcg->granted_until);
+
+		return granted > refuse ? granted : refuse;
+	}
 	exempt = load_relaxed(&memcg->exempt_until);
 	return exempt > max ? exempt : max;
 }
 
+/*
+ * The peak counts stocks: it is never below the most that was ever in use, and
+ * above it by no more than the stocks of the subtree (stock.h).
+ */
 static void raise_watermark(struct page_counter *counter, int64_t usage)
 {
 	int64_t seen = load_relaxed(&counter->watermark);
@@ -40,8 +48,8 @@ static void raise_watermark(struct page_counter *counter, int64_t usage)
  * usage there, so at least one sees the other.  tests/core/test_page_counter.c
  * runs the two against each other.
  */
-bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, int64_t spare,
-			     enum charge_bound bound, struct charge_result *result)
+bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_bound bound,
+			     struct charge_result *result)
 {
 	struct mem_cgroup *level;
 	struct mem_cgroup *undo;
@@ -57,11 +65,15 @@ bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, int64_t spare
 		if (unlikely(usage > max) && !result->over &&
 		    usage > load_relaxed(&level->exempt_until))
 			result->over = memcg_id(level);
-		if (unlikely(load_relaxed(&level->exempt_until) != 0) && usage <= max)
+		if (unlikely(load_relaxed(&level->exempt_until) |
+			     load_relaxed(&level->granted_until)) &&
+		    usage <= max) {
 			store_relaxed(&level->exempt_until, 0);
+			store_relaxed(&level->granted_until, 0);
+		}
 		if (unlikely(usage > load_relaxed(&counter->high)) && !result->high)
 			result->high = memcg_id(level);
-		raise_watermark(counter, usage - spare);
+		raise_watermark(counter, usage);
 	}
 	return true;
 
@@ -73,6 +85,14 @@ refused:
 		fetch_add_relaxed(&undo->memory.usage, -nr);
 	fetch_add_relaxed(&level->memory.usage, -nr);
 	return false;
+}
+
+void page_counter_grant(struct mem_cgroup *memcg)
+{
+	int64_t until = load_relaxed(&memcg->memory.usage) + CEILING_GRANT;
+	int64_t ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
+
+	store_relaxed(&memcg->granted_until, until < ceiling ? until : ceiling);
 }
 
 void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr)

@@ -5,12 +5,18 @@
 #include "region.h"
 
 /*
- * A small allocation is let through above `max` up to the ceiling, since
- * CPython does not survive the failure of every small allocation; the task is
- * interrupted instead.  The ceiling bounds how far that can go.
+ * A small allocation is let through above `max`, since CPython does not survive
+ * the failure of every small allocation; the task is interrupted instead.  The
+ * ceiling bounds how far that can go.
+ *
+ * The first refusals come CEILING_GRANTS below it, and each lets the next
+ * CEILING_GRANT bytes through: CPython 3.11 loses an exception (and reports a
+ * SystemError) if memory for a frame object fails while it unwinds.
  */
 #define CEILING_SHIFT 3
 #define CEILING_CONSTANT ((int64_t)4 << 20)
+#define CEILING_GRANT ((int64_t)64 << 10)
+#define CEILING_GRANTS ((int64_t)1 << 20)
 
 enum charge_bound { BOUND_MAX, BOUND_CEILING };
 
@@ -23,13 +29,15 @@ struct charge_result {
 
 int64_t page_counter_ceiling(int64_t max);
 
+/* After a refusal at the ceiling: room for the error that it becomes. */
+void page_counter_grant(struct mem_cgroup *memcg);
+
 /*
- * Charges `nr` bytes to `memcg` and all above it, or to none of them.  `spare`
- * of them go into a stock: they do not count for the peak.  The caller is in a
- * section (cpu.h), so that no record on the way is recycled.
+ * Charges `nr` bytes to `memcg` and all above it, or to none of them.  The
+ * caller is in a section (cpu.h), so that no record on the way is recycled.
  */
-bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, int64_t spare,
-			     enum charge_bound bound, struct charge_result *result);
+bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_bound bound,
+			     struct charge_result *result);
 
 /* Gives `nr` bytes back to `memcg` and all above it. Caller is in a section. */
 void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr);

@@ -112,6 +112,16 @@ static int64_t batch_for(struct obj_cgroup *objcg)
 	return batch & ~(int64_t)15;
 }
 
+/* A large allocation fails at once; reclaim makes room for when it is tried again. */
+static void note_refusal(struct mem_cgroup *memcg, int64_t bytes)
+{
+	/* Two at once: one of them is remembered. */
+	if (bytes > load_relaxed(&memcg->wanted))
+		store_relaxed(&memcg->wanted, bytes);
+	memcg_event(memcg, EVENT_MAX);
+	memcg_flag(memcg, FLAG_REFUSED);
+}
+
 /* Charges to an objcg that cannot be recycled meanwhile. In a section. */
 static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks,
 		   struct charge_result *result)
@@ -125,11 +135,11 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 		add_single_writer(&stock->bytes, -bytes);
 		goto charged;
 	}
-	if (bytes <= batch && obj_cgroup_try_charge(objcg, batch, batch - bytes, BOUND_MAX, result)) {
+	if (bytes <= batch && obj_cgroup_try_charge(objcg, batch, BOUND_MAX, result)) {
 		add_single_writer(&stock->bytes, batch - bytes);
 		goto charged;
 	}
-	if (bytes > batch && obj_cgroup_try_charge(objcg, bytes, 0, BOUND_MAX, result))
+	if (bytes > batch && obj_cgroup_try_charge(objcg, bytes, BOUND_MAX, result))
 		goto charged;
 	/* Near the limit: what others have in stock is not used; give it back and be exact. */
 	if (result->refused) {
@@ -141,14 +151,15 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 		stock = take_slot(cpu, id);
 		result->refused = 0;
 	}
-	if (obj_cgroup_try_charge(objcg, bytes, 0, BOUND_MAX, result))
+	if (obj_cgroup_try_charge(objcg, bytes, BOUND_MAX, result))
 		goto charged;
 	if (size >= CHARGE_STRICT) {
-		memcg_event(memcg_from_id(result->refused), EVENT_MAX);
+		note_refusal(memcg_from_id(result->refused), bytes);
 		return false;
 	}
 	result->refused = 0;
-	if (!obj_cgroup_try_charge(objcg, bytes, 0, BOUND_CEILING, result)) {
+	if (!obj_cgroup_try_charge(objcg, bytes, BOUND_CEILING, result)) {
+		page_counter_grant(memcg_from_id(result->refused));
 		memcg_event(memcg_from_id(result->refused), EVENT_CEILING);
 		memcg_flag(memcg_from_id(result->refused), FLAG_CEILING);
 		return false;

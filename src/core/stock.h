@@ -14,7 +14,7 @@
 #include "task.h"
 
 /* The most that is charged ahead, and, twice that, the most a slot holds. */
-#define STOCK_BATCH_MAX ((int64_t)64 << 10)
+#define STOCK_BATCH_MAX ((int64_t)16 << 10)
 #define STOCK_BATCH_MIN ((int64_t)4 << 10)
 #define STOCK_MAX (2 * STOCK_BATCH_MAX)
 

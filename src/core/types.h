@@ -127,12 +127,14 @@ struct mem_cgroup {
 	uint32_t task_head;
 	_Atomic uint32_t seq; /* odd while name, parent or state change */
 	uint32_t name_len;
-	uint8_t spare[40];
+	_Atomic int64_t granted_until; /* above the ceiling, after a refusal */
+	_Atomic int64_t wanted;	       /* the largest allocation refused since reclaim last looked */
+	uint8_t spare[24];
 	char name[256];
 };
 
 /* Why the reclaimer should look at a group. */
-enum memcg_flag { FLAG_HIGH = 1, FLAG_MAX = 2, FLAG_CEILING = 4, FLAG_EMPTY = 8 };
+enum memcg_flag { FLAG_HIGH = 1, FLAG_MAX = 2, FLAG_CEILING = 4, FLAG_EMPTY = 8, FLAG_REFUSED = 16 };
 
 /* --- region: obj_cgroup -------------------------------------------------- */
 

@@ -1,0 +1,167 @@
+"""Switching objcg on, what has to be done for it at fork and exit, and the region's file."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import warnings
+
+from . import _core, _inherit, _location, _registry, limits
+from .errors import EnableError
+from .group import bind_root
+from .task import Task
+
+_OLDEST = (3, 10)
+_NEWEST = (3, 13)
+
+# The room for it in the region's header, in bytes of UTF-8.
+_COMMAND_BYTES = 3072
+
+_lock = threading.Lock()
+# What enable() was called with; None before.
+_migration: bool | None = None
+_warned = False
+
+
+def enabled() -> bool:
+    """Return whether objcg is on in this process."""
+    return _core.enabled()
+
+
+def enable(*, migration: bool = True) -> None:
+    """Switch objcg on in this process, for good; a second call does nothing.
+
+    From here on every allocation is charged to the group of the task that makes it. What was
+    allocated before is in no group.
+
+    `migration=False` forbids `Task.move`, and makes each allocation a little faster.
+
+    Raises EnableError where it cannot work, and when it is on already with the other `migration`.
+    Warns (RuntimeWarning) when the region file cannot be made: then all works, but no other
+    process can look.
+    """
+    global _migration  # noqa: PLW0603
+    with _lock:
+        if _migration is not None:
+            if _migration != bool(migration):
+                msg = (
+                    f"objcg is already enabled with migration={_migration}; this cannot be changed "
+                    f"to {bool(migration)} in the same process"
+                )
+                raise EnableError(msg)
+            return
+        _check_platform()
+        no_file = _install(migration=bool(migration))
+        _migration = bool(migration)
+        bind_root()
+        _inherit.install()
+        atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_after_fork)
+    if no_file is not None:
+        _warn(no_file)
+
+
+def _check_platform() -> None:
+    # a variable: type checkers would take the rest for unreachable elsewhere
+    platform = sys.platform
+    if platform != "linux":
+        msg = f"objcg works on Linux only; this is {platform}"
+        raise EnableError(msg)
+    version = sys.version_info[:2]
+    if sys.implementation.name != "cpython" or not _OLDEST <= version <= _NEWEST:
+        msg = (
+            f"objcg works on CPython 3.10 to 3.13; this is {sys.implementation.name} "
+            f"{version[0]}.{version[1]}"
+        )
+        raise EnableError(msg)
+    if "t" in sys.abiflags:
+        msg = (
+            "objcg does not work on a free-threaded build of Python, whose garbage collector needs "
+            "Python's own allocator; use the default build"
+        )
+        raise EnableError(msg)
+
+    import _tracemalloc  # light, but of no use to anything else here
+
+    if _tracemalloc.is_tracing():
+        msg = (
+            "tracemalloc is already tracing, and its stop() would remove objcg's hooks: call "
+            "tracemalloc.stop() first (or unset PYTHONTRACEMALLOC, -X tracemalloc), and start it "
+            "after objcg.enable() if you need it"
+        )
+        raise EnableError(msg)
+
+
+def _install(*, migration: bool) -> OSError | None:
+    """Install the core; return why there is no region file, or None when there is one."""
+    _core.set_task_type(Task)
+    _core.set_policy(limits.over, limits.service)
+    try:
+        try:
+            _core.install(_location.new_file(), migration, _command())
+        except OSError as error:
+            _core.install(None, migration, _command())
+            return error
+    except (RuntimeError, OSError) as error:
+        msg = f"objcg cannot be enabled: {error}"
+        raise EnableError(msg) from error
+    return None
+
+
+def _command() -> str:
+    text = " ".join(sys.orig_argv).encode(errors="replace")
+    return text[:_COMMAND_BYTES].decode(errors="ignore")
+
+
+def _warn(error: OSError) -> None:
+    """Say once, for the caller of enable(), why no other process can look."""
+    global _warned  # noqa: PLW0603
+    if _warned:
+        return
+    _warned = True
+    warnings.warn(
+        f"objcg has no region file ({error.strerror or error}): limits work, but 'objcg tree' and "
+        "the like cannot look into this process; set OBJCG_DIR to a folder of yours with mode 0700",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _at_exit() -> None:
+    """Stop the reclaimer, and take the file away: only those of killed processes are kept."""
+    _core.stop_reclaimer()
+    _core.mark_exited()
+    path = _core.region_path()
+    if path is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _after_fork() -> None:
+    _registry.renew_lock()
+    try:
+        _core.after_fork_child(_location.new_file())
+    except OSError as error:
+        _core.after_fork_child(None)
+        _warn(error)
+    limits.restart_in_child()
+    _leave_with_multiprocessing()
+
+
+class _Exit:
+    """What multiprocessing hangs the registration of `_at_exit` on."""
+
+
+_exit = _Exit()
+
+
+def _leave_with_multiprocessing() -> None:
+    """Have `_at_exit` called at the end of a multiprocessing child, which skips `atexit`."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.register_after_fork(
+            _exit, lambda _: util.Finalize(None, _at_exit, exitpriority=-(2**31))
+        )

@@ -1,0 +1,143 @@
+"""Inheritance where contexts are not copied: threads, and the jobs of a ThreadPoolExecutor.
+
+A new thread begins with an empty context, and a pool's thread keeps the one it began with. So the
+functions that start threads, and the pool's work items, are wrapped where the standard library
+keeps them. What a program sees stays as it was: only the callable that is handed on is replaced,
+by one in C that adds no frame to tracebacks.
+
+Pool threads themselves belong to root. They outlive the job they were started for, and an idle
+one would keep that job's group from ever being empty.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+
+_POOL = "concurrent.futures.thread"
+
+# The same function goes by several names, and keeps doing so. The private ones of `threading` are
+# what Thread.start() calls: up to Python 3.12 the first, from 3.13 on the second.
+_STARTERS = (
+    (_thread, "start_new_thread"),
+    (_thread, "start_new"),
+    (_thread, "start_joinable_thread"),
+    (threading, "_start_new_thread"),
+    (threading, "_start_joinable_thread"),
+)
+
+
+def install() -> None:
+    """Make threads and pool jobs inherit. To be called once."""
+    wrappers: dict[Any, Any] = {}
+    for module, name in _STARTERS:
+        original = getattr(module, name, None)
+        if original is not None:
+            if original not in wrappers:
+                wrappers[original] = _Starter(original)
+            setattr(module, name, wrappers[original])
+
+    pool = sys.modules.get(_POOL)
+    if pool is not None:
+        _patch_pool(pool)
+    else:
+        # importing it here would cost every program logging and queue
+        sys.meta_path.insert(0, _PoolFinder())
+
+
+class _Starter:
+    """Starts a thread as `start` does. An object: a Python function in a class would bind."""
+
+    def __init__(self, start: Callable[..., Any]) -> None:
+        self._start = start
+        functools.update_wrapper(self, start)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # anything else is for the original to complain about
+        if args and callable(args[0]):
+            args = (_core.bind_thread(args[0]), *args[1:])
+        elif callable(kwargs.get("function")):
+            kwargs["function"] = _core.bind_thread(kwargs["function"])
+        return self._start(*args, **kwargs)
+
+
+def _patch_pool(module: types.ModuleType) -> None:
+    item = module._WorkItem
+    executor = module.ThreadPoolExecutor
+    original_init = item.__init__
+    adjust_at_root = _core.at_root(executor._adjust_thread_count)
+
+    @functools.wraps(original_init)
+    def __init__(  # noqa: N807  # the name shows in tracebacks
+        self: Any,
+        future: Any,
+        fn: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        original_init(self, future, _core.bind_job(fn) if callable(fn) else fn, *args, **kwargs)
+
+    @functools.wraps(executor._adjust_thread_count)
+    def _adjust_thread_count(self: Any) -> None:
+        adjust_at_root(self)
+
+    item.__init__ = __init__
+    executor._adjust_thread_count = _adjust_thread_count
+
+
+class _PoolFinder:
+    """Waits on `sys.meta_path` for the first import of the pool's module, and patches it."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: types.ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname != _POOL:
+            return None
+        for finder in sys.meta_path:
+            find_spec = getattr(finder, "find_spec", None)
+            if find_spec is None or isinstance(finder, _PoolFinder):
+                continue
+            spec: ModuleSpec | None = find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    # shaped like a Loader; importlib.abc itself is too large to import for this
+                    spec.loader = _PoolLoader(spec.loader, self)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _PoolLoader:
+    """Loads as the module's own loader does, leaves no trace of itself, and patches."""
+
+    def __init__(self, loader: Loader, finder: _PoolFinder) -> None:
+        self._loader = loader
+        self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        _patch_pool(module)

@@ -1,0 +1,158 @@
+"""Where region files are: the folder, their names, and which processes they belong to.
+
+A folder that others could write to would let them show made-up processes, or have a symbolic link
+followed; so it has to be a real directory, ours alone, or it is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Files of dead processes that are kept in a folder for "objcg autopsy".
+KEPT = 32
+
+_NAME = re.compile(r"([1-9][0-9]{0,9})-([0-9]{1,20})\.region", re.ASCII)
+
+
+class RegionFile(NamedTuple):
+    """A file with the name of a region: `start_time` is field 22 of /proc/PID/stat."""
+
+    path: str
+    pid: int
+    start_time: int
+
+
+def folders() -> list[str]:
+    """Return where region files may be, the preferred folder first. None need exist."""
+    chosen = os.environ.get("OBJCG_DIR")
+    if chosen:
+        return [os.path.abspath(chosen)]
+    found = []
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isabs(runtime):
+        found.append(os.path.join(runtime, "objcg"))
+    found.append(f"/dev/shm/objcg-{os.geteuid()}")  # noqa: S108  # checked in _check()
+    return found
+
+
+def make_folder() -> str:
+    """Return a folder for region files, made if need be. Raises OSError: none can be used."""
+    reasons = []
+    for folder in folders():
+        try:
+            if os.environ.get("OBJCG_DIR"):
+                os.makedirs(os.path.dirname(folder), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            _check(folder)
+            if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, "it cannot be written to")
+        except OSError as error:  # noqa: PERF203  # of two
+            reasons.append(f"{folder}: {error.strerror}")
+        else:
+            return folder
+    raise OSError(errno.EACCES, "; ".join(reasons))
+
+
+def _check(folder: str) -> None:
+    info = os.lstat(folder)
+    if not stat.S_ISDIR(info.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a directory")
+    if info.st_uid != os.geteuid():
+        msg = f"it belongs to user {info.st_uid}, not to {os.geteuid()}"
+        raise PermissionError(errno.EPERM, msg)
+    if info.st_mode & 0o077:
+        msg = f"others have access to it (mode {stat.S_IMODE(info.st_mode):04o}); chmod it to 0700"
+        raise PermissionError(errno.EPERM, msg)
+
+
+def new_file() -> str:
+    """Return the path for this process's region file, which does not exist; prune the folder.
+
+    Raises OSError when there is no folder for it.
+    """
+    folder = make_folder()
+    pid = os.getpid()
+    started = start_time(pid)
+    if started is None:
+        raise OSError(errno.ENOENT, "/proc is not mounted, or hides this process")
+    prune(folder)
+    path = os.path.join(folder, f"{pid}-{started}.region")
+    # One that exists was left by this very process, before it called exec().
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return path
+
+
+def files(folder: str) -> Iterator[RegionFile]:
+    """Yield the region files in `folder`: nothing when it is not there, or not ours alone."""
+    try:
+        _check(folder)
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        match = _NAME.fullmatch(name)
+        if match:
+            yield RegionFile(os.path.join(folder, name), int(match[1]), int(match[2]))
+
+
+def prune(folder: str, kept: int = KEPT) -> None:
+    """Remove the files of dead processes, except the `kept` that were written to last."""
+    dead = []
+    found = list(files(folder))
+    if len(found) <= kept:
+        return
+    for file in found:
+        if not is_running(file):
+            with contextlib.suppress(OSError):
+                dead.append((os.lstat(file.path).st_mtime_ns, file.path))
+    dead.sort(reverse=True)
+    for _, path in dead[kept:]:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def is_running(file: RegionFile) -> bool:
+    """Return whether the process that made `file` still runs the program that did."""
+    if start_time(file.pid) != file.start_time:
+        return False
+    mapped = mapped_files(file.pid)
+    # After exec() a process has its old pid and start time, but the region is no longer its.
+    return mapped is None or os.path.basename(file.path) in map(os.path.basename, mapped)
+
+
+def start_time(pid: int) -> int | None:
+    """Return field 22 of /proc/`pid`/stat, in clock ticks since boot; None: no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # field 2, the command in brackets, may contain anything
+    fields = text[text.rfind(b")") + 1 :].split()
+    return int(fields[19])
+
+
+def mapped_files(pid: int) -> list[str] | None:
+    """Return the region files that process `pid` has mapped; None when that cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    found = []
+    for line in lines:
+        if b".region" in line:
+            path = os.fsdecode(line.split(None, 5)[-1]).removesuffix(" (deleted)")
+            if _NAME.fullmatch(os.path.basename(path)) and path not in found:
+                found.append(path)
+    return found

@@ -1,0 +1,76 @@
+"""The living groups by id, and the lock under which the tree of `Group` objects changes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ._paths import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .group import Group
+
+ROOT_ID = 1
+_ATTEMPTS = 2 * MAX_DEPTH
+
+_groups: dict[int, Group] = {}
+# Re-entrant: a collection inside the lock may run a finaliser that makes or removes a group.
+_lock = threading.RLock()
+
+
+def lock() -> threading.RLock:
+    """Return the lock to hold while groups are added or removed."""
+    return _lock
+
+
+def renew_lock() -> None:
+    """Replace the lock: in a forked child nobody is left to release the old one."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+def add(group: Group) -> None:
+    """Make `group` known. The caller holds the lock."""
+    _groups[group.id] = group
+
+
+def discard(group: Group) -> None:
+    """Forget `group`, unless its id is another's already. The caller holds the lock."""
+    if _groups.get(group.id) is group:
+        del _groups[group.id]
+
+
+def get(gid: int) -> Group | None:
+    """Return the living group with this id, or None: it may have been removed meanwhile."""
+    return _groups.get(gid)
+
+
+def member_of(read_gid: Callable[[], int]) -> Group | None:
+    """Return the living group whose id `read_gid` reads; None when it reads 0.
+
+    A group may be removed between the reading and the look-up. What belonged to it was in its
+    parent before that, so that another reading helps; a path is not deeper than the attempts.
+    """
+    for _ in range(_ATTEMPTS):
+        gid = read_gid()
+        if not gid:
+            return None
+        group = _groups.get(gid)
+        if group is not None:
+            return group
+    return root()
+
+
+def root() -> Group:
+    """Return the root group. Raises EnableError before `objcg.enable()`."""
+    group = _groups.get(ROOT_ID)
+    if group is None:
+        from .errors import EnableError  # errors needs this module
+
+        msg = (
+            "objcg is not enabled: call objcg.enable() first, or start the program with 'objcg run'"
+        )
+        raise EnableError(msg)
+    return group

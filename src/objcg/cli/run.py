@@ -1,0 +1,219 @@
+"""``objcg run``: an unchanged program, with objcg on."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, cast
+
+import objcg
+from objcg import _core
+from objcg.memory import check
+
+from .parser import CliError, Program, WrongUse
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from objcg.region import Region
+
+
+def run(options: argparse.Namespace, program: Program | None) -> int:
+    """Run the program as plain python would; return its exit status."""
+    if program is None:
+        msg = "nothing to run: give a script, -m MODULE or -c CODE (see 'objcg run --help')"
+        raise WrongUse(msg)
+    knobs = {
+        knob: value for knob in ("max", "high") if (value := getattr(options, knob)) is not None
+    }
+    try:
+        check(knobs)
+    except ValueError as error:
+        raise WrongUse(str(error)) from error
+    report = None if options.report is None else _writable(options.report)
+    if program.kind == "file":
+        _check_script(program.target)
+
+    _set_argv(program)
+    try:
+        objcg.enable()
+        group = objcg.group(options.group, **knobs)
+    except ValueError as error:
+        raise WrongUse(str(error)) from error
+    except (objcg.EnableError, OSError) as error:
+        raise CliError(str(error)) from error
+    # After enable() and before the program: runs after all that the program leaves to do at exit,
+    # and before the region goes away.
+    atexit.register(_report, os.getpid(), as_json=options.json, file=report)
+
+    group.__enter__()
+    objcg.current_task().name = program.target if program.kind != "command" else "-c"
+    return _core.run_main(*_set_path(program), *program.arguments)
+
+
+def _writable(path: str) -> str:
+    """Return the absolute path of the report: the program may go to another folder."""
+    path = os.path.abspath(path)
+    folder = os.path.dirname(path)
+    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"argument --report: cannot write {path!r}: "
+        raise WrongUse(
+            msg + ("it is a folder" if os.path.isdir(path) else "its folder is not writable")
+        )
+    return path
+
+
+def _check_script(path: str) -> None:
+    if path == "-":
+        msg = "a program on standard input cannot be run: give a script, -m MODULE or -c CODE"
+        raise WrongUse(msg)
+    if os.path.isdir(path):
+        return
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        msg = f"can't open file {_absolute(path)!r}: [Errno {error.errno}] {error.strerror}"
+        raise WrongUse(msg) from error
+
+
+def _set_argv(program: Program) -> None:
+    # what comes before objcg itself: the interpreter and its options
+    own = sys.orig_argv[: len(sys.orig_argv) - (len(sys.argv) - 1)]
+    python = own[:-2] if own[-2:] == ["-m", "objcg"] else own[:-1]
+    sys.orig_argv = [*python, *program.words]
+    first = {"file": program.target, "module": "-m", "command": "-c"}[program.kind]
+    sys.argv = [first, *program.arguments]
+
+
+def _set_path(program: Program) -> tuple[str, str]:
+    """Make ``sys.path[0]`` the program's; return its kind and target for the core.
+
+    A folder or a zip file with a ``__main__.py`` is of kind "path": it is on the path itself, even
+    where python would put nothing there (-I, -P).
+    """
+    has_own = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
+    if has_own:
+        # python put the folder of objcg's own script there
+        del sys.path[0]
+    if program.kind == "file":
+        path = _absolute(program.target)
+        if _has_importer(path):
+            sys.path.insert(0, path)
+            return "path", path
+        first = os.path.dirname(os.path.realpath(path))
+    elif program.kind == "module":
+        path, first = program.target, os.getcwd()
+    else:
+        path, first = program.target, ""
+    if has_own:
+        sys.path.insert(0, first)
+    return program.kind, path
+
+
+def _absolute(path: str) -> str:
+    """Return `path` as ``__file__`` and tracebacks have it: `_Py_abspath` does not normalise."""
+    return os.path.join(os.getcwd(), path)
+
+
+def _has_importer(path: str) -> bool:
+    """Return whether modules can be imported from `path`, as ``PyImport_GetImporter`` finds out."""
+    for hook in sys.path_hooks:
+        with contextlib.suppress(ImportError):
+            sys.path_importer_cache[path] = hook(path)
+            return True
+    return False
+
+
+def _report(pid: int, *, as_json: bool, file: str | None) -> None:
+    """Print the tree at the end of the program, and write it to `file`."""
+    if os.getpid() != pid:
+        # a child of fork() that ends by sys.exit() has our atexit handlers
+        return
+    region = _snapshot()
+    if file is not None:
+        try:
+            _write_atomically(file, _json(region))
+        except OSError as error:
+            _print_error(f"objcg: cannot write {file!r}: {error.strerror}")
+    if as_json:
+        _print_error(_json(region))
+    else:
+        from .table import heading, table
+
+        _print_error("\n".join([heading(region), *table(region)]))
+
+
+def _print_error(text: str) -> None:
+    # not sys.stderr: the program may have left anything there
+    stderr = sys.__stderr__
+    if stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=stderr, flush=True)
+
+
+def _json(region: Region) -> str:
+    import json
+
+    return json.dumps(region.to_json())
+
+
+def _write_atomically(path: str, text: str) -> None:
+    scratch = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(scratch, "x", encoding="utf-8") as file:
+            file.write(text + "\n")
+        os.replace(scratch, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
+        raise
+
+
+def _snapshot() -> Region:
+    """Return the state of this process, which may have no region file."""
+    from objcg import _location
+    from objcg._layout import EVENTS, STATS
+    from objcg.region import GroupInfo, Region
+
+    groups = []
+    for group in _walk(objcg.root):
+        try:
+            reading = group._read()
+        except OSError:
+            # removed by a thread that still runs
+            continue
+        events = cast("dict[str, int]", reading["events"])
+        stat = cast("dict[str, int]", reading["stat"])
+        groups.append(
+            GroupInfo(
+                path=group.path,
+                id=group.id,
+                uid=group.uid,
+                online=group.online,
+                tasks=reading["tasks"],
+                current=reading["current"],
+                peak=reading["peak"],
+                max=reading["max"],
+                high=reading["high"],
+                low=reading["low"],
+                event_counts=tuple(events[event] for event in EVENTS),
+                stat_values=tuple(stat[name] for name in STATS),
+            )
+        )
+    return Region(
+        pid=os.getpid(),
+        command=" ".join(sys.orig_argv),
+        groups=groups,
+        uid=os.geteuid(),
+        start_time=_location.start_time(os.getpid()) or 0,
+        python=sys.version.split()[0],
+    )
+
+
+def _walk(group: objcg.Group) -> Iterator[objcg.Group]:
+    yield group
+    for child in group.children:
+        yield from _walk(child)

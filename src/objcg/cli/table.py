@@ -1,0 +1,64 @@
+"""The tree of groups as a table for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from objcg._sizes import format_size
+
+if TYPE_CHECKING:
+    from objcg.region import GroupInfo, Region
+
+_HEADINGS = ("group", "current", "peak", "max", "high", "tasks", "events")
+
+
+def printable(text: str) -> str:
+    """Return `text` with what could move the cursor or change colours escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def heading(region: Region) -> str:
+    """Return the line above the table: which process it is."""
+    state = "" if region.alive else "  (not running)"
+    return f"pid {region.pid}  {printable(region.command)}{state}"
+
+
+def table(region: Region) -> list[str]:
+    """Return the lines of the table: the tree indented, the largest first of siblings."""
+    rows = [_HEADINGS, *(_row(group) for group in region.tree())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    last = len(_HEADINGS) - 1
+    lines = []
+    for row in rows:
+        cells = [
+            # names and events to the left, numbers to the right
+            cell.ljust(width) if i in {0, last} else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _row(group: GroupInfo) -> tuple[str, ...]:
+    return (
+        _indented(group.path),
+        format_size(group.current),
+        format_size(group.peak),
+        _limit(group.max),
+        _limit(group.high),
+        str(group.tasks),
+        ", ".join(f"{event} {count}" for event, count in group.events.items() if count),
+    )
+
+
+def _indented(path: str) -> str:
+    if path == "/":
+        return path
+    depth = path.count("/")
+    return "  " * depth + printable(path.rsplit("/", 1)[1])
+
+
+def _limit(limit: int | None) -> str:
+    return "-" if limit is None else format_size(limit)

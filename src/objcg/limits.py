@@ -1,0 +1,267 @@
+"""What happens when a group goes over ``memory.max`` or ``memory.high``.
+
+The core finds it out inside an allocation, where no Python may run. It calls in here later:
+`over()` in the main thread, between two bytecodes of the very task that is over its limit, and
+`service()` on the reclaimer thread, which takes care of all other threads.
+
+A group may be removed at any moment, by another thread or by a callback: the core then raises
+ENODEV, and there is nothing left to do for that group.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import sys
+from typing import TYPE_CHECKING, cast
+
+from . import _core, _registry
+from .errors import MemoryLimitExceeded, removed
+from .reclaim import Handle, active, reclaim
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from .group import Group
+    from .task import Task
+
+EVENTS = ("high", "max", "ceiling", "raised", "empty")
+
+# A cgroup is "populated" or not by itself; everything else is counted up the tree, too.
+_LOCAL_EVENTS = frozenset({"empty"})
+
+# The reserve a task gets, once, to handle MemoryLimitExceeded in (bytes).
+_RESERVE_LEAST = 64 << 10
+_RESERVE_MOST = 1 << 20
+
+# Delays in throttle() (seconds). The sum has the kernel's bound, MEMCG_MAX_HIGH_DELAY_JIFFIES.
+_FIRST_DELAY = 0.001
+_MOST_DELAY = 2.0
+
+
+class Callback:
+    """A callback of a group: what `Group.on()` registered."""
+
+    def __init__(self, event: str, fn: Callable[[Group, str], object]) -> None:
+        self.event = event
+        self.fn = fn
+
+    def __call__(self, group: Group) -> None:
+        """Call it for what happened in `group`. Raises nothing."""
+        try:
+            self.fn(group, self.event)
+        except BaseException as error:  # noqa: BLE001  # must not stop the reclaimer thread
+            _core.write_unraisable(error, self.fn)
+
+
+# What happened on other threads, for callbacks only: the reclaimer thread calls them.
+_notices: collections.deque[tuple[Group, str]] = collections.deque()
+_started = False
+
+
+def start() -> None:
+    """Have the reclaimer thread run; nothing needs it before there is a limit or a callback."""
+    global _started  # noqa: PLW0603
+    _core.start_reclaimer()
+    _started = True
+
+
+def restart_in_child() -> None:
+    """Start it again in a forked child, where threads are gone."""
+    _notices.clear()
+    if _started:
+        _core.start_reclaimer()
+
+
+def on(group: Group, event: str, fn: Callable[[Group, str], object]) -> Handle:
+    """Register a callback: `Group.on()`."""
+    if event not in EVENTS:
+        msg = f"unknown event {event!r}; accepted are {', '.join(EVENTS)}"
+        raise ValueError(msg)
+    if not callable(cast("object", fn)):
+        msg = f"a callback must be callable as callback(group, event), which {fn!r} is not"
+        raise TypeError(msg)
+    if not group.online:
+        raise removed(group)
+    callback = Callback(event, fn)
+    group._callbacks.append(callback)
+    if event == "empty":
+        _core.watch_empty(True)  # noqa: FBT003  # positional only
+    start()
+
+    def remove() -> None:
+        if callback in group._callbacks:
+            group._callbacks.remove(callback)
+
+    return Handle(remove)
+
+
+def _callbacks(group: Group, event: str) -> Iterator[Callback]:
+    """Yield the callbacks for an event of `group`: its own, then those of the groups above it."""
+    at: Group | None = group
+    while at is not None:
+        for callback in list(at._callbacks):
+            if callback.event == event:
+                yield callback
+        at = None if event in _LOCAL_EVENTS else at.parent
+
+
+def _notify(group: Group, event: str) -> None:
+    for callback in _callbacks(group, event):
+        callback(group)
+
+
+def _notify_later(group: Group, event: str) -> None:
+    if any(True for _ in _callbacks(group, event)):
+        _notices.append((group, event))
+        _core.wake_reclaimer()
+
+
+def reserve(limit: int) -> int:
+    """Return how far above its present usage (bytes) a task may go to handle its error."""
+    return min(max(limit // 16, _RESERVE_LEAST), _RESERVE_MOST)
+
+
+def over(gid: int, usage: int, limit: int) -> BaseException | None:
+    """Return the exception for the current task, which `gid`'s max stops; None: go on.
+
+    For the core only, on the main thread; `usage` and `limit` are bytes.
+    """
+    group = _registry.get(gid)
+    if group is None or active():
+        return None
+    task: Task = _core.current_task()  # type: ignore[assignment]  # see set_task_type()
+    return _core.at_root(_over)(group, task, usage, limit)
+
+
+def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | None:
+    try:
+        reclaim(group, usage - limit, limit)
+        reading = group._read()
+        now, new_limit = reading["current"], reading["max"]
+        _notify_later(group, "max")
+        if new_limit is None or now <= new_limit:
+            return None
+        _core.exempt(group.id, reserve(new_limit))
+        _core.count_event(group.id, "raised")
+        _notify_later(group, "raised")
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
+    return MemoryLimitExceeded(group=group, task=task, limit=new_limit, usage=now)
+
+
+def service() -> None:
+    """Do what was flagged since the last call. For the core only, on the reclaimer thread."""
+    try:
+        handled = set()
+        for gid, event in _core.take_flagged():
+            group = _registry.get(gid)
+            if group is not None:
+                handled.add((group, event))
+                _serve(group, event)
+        while _notices:
+            group, event = _notices.popleft()
+            if (group, event) not in handled:
+                _notify(group, event)
+    except BaseException as error:  # noqa: BLE001  # the core has nobody to give it to
+        _core.write_unraisable(error, service)
+
+
+def _serve(group: Group, event: str) -> None:
+    try:
+        if event == "high":
+            _reclaim_to(group, group._read()["high"])
+            _notify(group, event)
+        elif event == "max":
+            _reclaim_to(group, group._read()["max"])
+            _notify(group, event)
+            _raise_if_over(group)
+        elif event == "refused":
+            _make_room(group)
+            _notify(group, "max")
+        else:
+            _notify(group, event)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            _core.write_unraisable(error, service)
+
+
+def _reclaim_to(group: Group, limit: int | None) -> None:
+    if limit is not None:
+        above = group._current() - limit
+        if above > 0:
+            reclaim(group, above, limit)
+
+
+def _make_room(group: Group) -> None:
+    """A large allocation was refused: see to it that it would fit if it were tried again."""
+    wanted = _core.take_wanted(group.id)
+    limit = group._read()["max"]
+    if limit is not None and 0 < wanted <= limit:
+        _reclaim_to(group, limit - wanted)
+
+
+def _raise_if_over(group: Group) -> None:
+    reading = group._read()
+    limit = reading["max"]
+    if limit is None or reading["current"] <= limit:
+        return
+    # 0: no thread runs a task of that group at this moment; its next allocation flags it again
+    if _core.raise_in_group(group.id, MemoryLimitExceeded):
+        _core.exempt(group.id, reserve(limit))
+        _core.count_event(group.id, "raised")
+        _notify(group, "raised")
+
+
+async def throttle(group: Group) -> float:
+    """Sleep while `group` or one above it is over high: `Group.throttle()`."""
+    slept = 0.0
+    delay = _FIRST_DELAY
+    while slept < _MOST_DELAY and _is_high(group):
+        sleep = _event_loop_sleep()
+        if not slept:
+            _core.wake_reclaimer()
+        delay = min(delay, _MOST_DELAY - slept)
+        await sleep(delay)
+        slept += delay
+        delay *= 2
+    return slept
+
+
+def _is_high(group: Group | None) -> bool:
+    while group is not None:
+        try:
+            reading = group._read()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+        else:
+            high = reading["high"]
+            if high is not None and reading["current"] > high:
+                return True
+        group = group.parent
+    return False
+
+
+def _event_loop_sleep() -> Callable[[float], Awaitable[object]]:
+    """Return the sleep() of the library that runs this coroutine; none is imported for it."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            pass
+        else:
+            return trio.sleep  # type: ignore[no-any-return]
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            return asyncio.sleep  # type: ignore[no-any-return]
+    msg = "Group.throttle() must be awaited in a task of a running asyncio or trio event loop"
+    raise RuntimeError(msg)
