@@ -279,16 +279,40 @@ static void bound_dealloc(Bound *self)
 	PyObject_GC_Del(self);
 }
 
+/* What _thread does with an error of a thread's function; it would name us, not the function. */
+static void report_thread_error(PyObject *function)
+{
+	if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
+		PyErr_Clear();
+		return;
+	}
+#if PY_VERSION_HEX >= 0x030D0000
+	PyErr_FormatUnraisable("Exception ignored in thread started by %R", function);
+#else
+	_PyErr_WriteUnraisableMsg("in thread started by", function);
+#endif
+}
+
 static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 {
 	Membership *before;
 	PyObject *result;
 
+	if (!self->membership) {
+		PyErr_SetString(PyExc_RuntimeError, "a thread's start can be called once only");
+		return NULL;
+	}
 	if (self->kind == BIND_THREAD) {
 		thread_cache_get();
 		if (membership_set(self->membership) < 0)
 			return NULL;
-		return PyObject_Call(self->function, args, kwargs);
+		Py_CLEAR(self->membership);
+		result = PyObject_Call(self->function, args, kwargs);
+		if (!result) {
+			report_thread_error(self->function);
+			Py_RETURN_NONE;
+		}
+		return result;
 	}
 	before = membership_current();
 	Py_INCREF(before);

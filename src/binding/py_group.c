@@ -86,9 +86,29 @@ failed:
 	return NULL;
 }
 
-static PyObject *group_enter_method(PyObject *self, PyObject *unused)
+/* For methods that Python code does not wrap: objcg.GroupRemoved, not a plain OSError. */
+static struct mem_cgroup *group_memcg_or_removed(PyObject *self)
 {
 	struct mem_cgroup *memcg = group_memcg(self);
+	PyObject *errors;
+	PyObject *error;
+
+	if (memcg)
+		return memcg;
+	PyErr_Clear();
+	errors = PyImport_ImportModule("objcg.errors");
+	error = errors ? PyObject_CallMethod(errors, "removed", "O", self) : NULL;
+	Py_XDECREF(errors);
+	if (error) {
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+		Py_DECREF(error);
+	}
+	return NULL;
+}
+
+static PyObject *group_enter_method(PyObject *self, PyObject *unused)
+{
+	struct mem_cgroup *memcg = group_memcg_or_removed(self);
 
 	(void)unused;
 	if (!memcg || group_enter(memcg, ((GroupBase *)self)->gen, NULL) < 0)
@@ -112,7 +132,7 @@ static PyObject *run_inside(PyObject *object, PyObject *name, PyObject *function
 			    PyObject *kwargs)
 {
 	GroupBase *self = (GroupBase *)object;
-	struct mem_cgroup *memcg = group_memcg(object);
+	struct mem_cgroup *memcg = group_memcg_or_removed(object);
 	PyObject *type, *value, *traceback;
 	PyObject *result;
 
@@ -215,6 +235,15 @@ static PyObject *group_current(PyObject *self, PyObject *unused)
 	return PyLong_FromLongLong(memcg_current(memcg));
 }
 
+/* Nothing of the group stays in stock. */
+static void drain_stocks_of(const struct mem_cgroup *memcg)
+{
+	stock_drain_subtree(gil_cpu, memcg);
+	raw_lock();
+	stock_drain_subtree(raw_cpu, memcg);
+	raw_unlock();
+}
+
 static PyObject *group_set(PyObject *self, PyObject *args)
 {
 	struct mem_cgroup *memcg = group_memcg(self);
@@ -237,6 +266,7 @@ static PyObject *group_set(PyObject *self, PyObject *args)
 	if (strcmp(knob, "max") == 0) {
 		/* As for the kernel's memory.max: lowering it below the usage has it reclaimed. */
 		store_relaxed(&memcg->exempt_until, 0);
+		drain_stocks_of(memcg);
 		if (page_counter_set_max(memcg, size) > size && memcg_current(memcg) > size)
 			result.over = memcg_id(memcg);
 	} else if (strcmp(knob, "high") == 0) {
@@ -261,6 +291,7 @@ static PyObject *group_reset_peak(PyObject *self, PyObject *unused)
 	(void)unused;
 	if (!memcg)
 		return NULL;
+	drain_stocks_of(memcg);
 	store_relaxed(&memcg->memory.watermark, load_relaxed(&memcg->memory.usage));
 	Py_RETURN_NONE;
 }
@@ -273,11 +304,8 @@ static PyObject *group_remove(PyObject *self, PyObject *force)
 
 	if (!memcg || forced < 0)
 		return NULL;
-	/* Nothing of it stays in stock: without blocks, its objcg can go at once. */
-	stock_drain_subtree(gil_cpu, memcg);
-	raw_lock();
-	stock_drain_subtree(raw_cpu, memcg);
-	raw_unlock();
+	/* Without blocks its objcg can then go at once. */
+	drain_stocks_of(memcg);
 	err = memcg_remove(memcg, forced);
 	if (err < 0)
 		return raise_errno(err);

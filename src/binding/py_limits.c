@@ -79,7 +79,7 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
  */
 static const char *const uninterruptible[] = {
     "anyio",  "asyncio", "concurrent", "contextlib", "gevent",	  "greenlet", "importlib", "objcg",
-    "outcome", "queue",  "selectors",  "sniffio",    "threading", "trio",     "uvloop",	   "weakref",
+    "outcome", "queue",  "selectors",  "sniffio",    "threading", "trio",     "uvloop",	   "warnings", "weakref",
 };
 
 static int is_program_frame(PyFrameObject *frame)
@@ -141,6 +141,16 @@ static int frame_is_interruptible(PyFrameObject *frame)
 	return interruptible;
 }
 
+/* Whether the thread is in the handler of a MemoryError, for which it needs memory. */
+static int is_handling_memory_error(const PyThreadState *ts)
+{
+	const _PyErr_StackItem *item = ts->exc_info;
+
+	while (item && (!item->exc_value || item->exc_value == Py_None))
+		item = item->previous_item;
+	return item && PyErr_GivenExceptionMatches(item->exc_value, PyExc_MemoryError);
+}
+
 static int deliver(void *unused)
 {
 	int64_t usage = 0;
@@ -153,6 +163,8 @@ static int deliver(void *unused)
 	(void)unused;
 	store_release(&main_pending, 0);
 	if (main_busy || !over_handler)
+		return 0;
+	if (is_handling_memory_error(PyThreadState_Get()))
 		return 0;
 	gid = group_over_max(thread_cache_get()->task, &usage, &limit);
 	if (!gid)
@@ -283,7 +295,7 @@ static Py_ssize_t list_contexts(struct candidate *candidates, Py_ssize_t room)
 	Py_ssize_t n = 0;
 
 	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
-		if (!ts->context)
+		if (!ts->context || is_handling_memory_error(ts))
 			continue;
 		candidates[n].thread = ts->thread_id;
 		Py_INCREF(ts->context);
@@ -582,7 +594,9 @@ static PyObject *exempt(PyObject *module, PyObject *args)
 		return NULL;
 	ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
 	until = load_relaxed(&memcg->memory.usage) + bytes;
-	store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
+	/* Once, until the group has been below its limit: or it would creep up to the ceiling. */
+	if (load_relaxed(&memcg->exempt_until) == 0)
+		store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
 	Py_RETURN_NONE;
 }
 

@@ -9,7 +9,9 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The frames and the recursion depth of the code that called us. */
 struct hidden {
@@ -196,7 +198,41 @@ static PyObject *run_main(PyObject *module, PyObject *args)
 	return PyLong_FromLong(status);
 }
 
+static char *last_words;
+static size_t last_words_len;
+
+static void write_last_words(void)
+{
+	ssize_t written = write(STDERR_FILENO, last_words, last_words_len);
+
+	(void)written; /* nobody is left to be told */
+	free(last_words);
+}
+
+/* write_at_exit(bytes): to standard error, after all that the program and Python still print. */
+static PyObject *write_at_exit(PyObject *module, PyObject *bytes)
+{
+	char *text;
+	Py_ssize_t len;
+
+	(void)module;
+	if (PyBytes_AsStringAndSize(bytes, &text, &len) < 0)
+		return NULL;
+	if (last_words) {
+		PyErr_SetString(PyExc_RuntimeError, "write_at_exit() can be called once only");
+		return NULL;
+	}
+	last_words = malloc((size_t)len + 1);
+	if (!last_words)
+		return PyErr_NoMemory();
+	memcpy(last_words, text, (size_t)len);
+	last_words_len = (size_t)len;
+	Py_AtExit(write_last_words);
+	Py_RETURN_NONE;
+}
+
 PyMethodDef run_methods[] = {
     {"run_main", run_main, METH_VARARGS, NULL},
+    {"write_at_exit", write_at_exit, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -214,10 +214,12 @@ void kmem_fork_prepare(void)
 	tree_lock();
 	large_lock();
 	slab_pool_lock();
+	region_fork_prepare();
 }
 
 void kmem_fork_parent(void)
 {
+	region_fork_parent();
 	slab_pool_unlock();
 	large_unlock();
 	tree_unlock();

@@ -269,34 +269,47 @@ static void copy_used(char *to)
 	}
 }
 
+/* What the child will have, while a fork is under way. */
+static char *fork_copy;
+
 /*
- * Runs in the child between fork and anything else, with the core's locks held,
- * so it only calls what is async-signal-safe.  The parent goes on writing to
- * its file meanwhile; its threads' counters may be copied a batch too early or
- * too late, while those of the forking thread, and of all who shared its cpu,
- * are exact.
+ * The caller holds the core's locks, and whoever forks a Python process holds
+ * the GIL: no cpu is in use but by threads with a cpu of their own, whose
+ * counters may be copied a batch too early or too late.
  */
+void region_fork_prepare(void)
+{
+	if (!region.header || region.path[0] == '\0')
+		return; /* anonymous memory: copied by fork itself */
+	fork_copy = map(-1, region.size);
+	if (fork_copy == MAP_FAILED)
+		fork_copy = NULL;
+	else
+		copy_used(fork_copy);
+}
+
+void region_fork_parent(void)
+{
+	if (fork_copy)
+		munmap(fork_copy, region.size);
+	fork_copy = NULL;
+}
+
+/* Between fork and anything else: only what is async-signal-safe. */
 void region_fork_child(void)
 {
-	void *copy;
-
 	if (!region.header)
 		return;
-	if (region.path[0] == '\0') {
-		identify_process(region.header); /* anonymous memory: copied by fork itself */
-		return;
+	if (fork_copy) {
+		/* Fails for want of kernel memory only; the child then counts in its parent's file. */
+		if (mremap(fork_copy, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   region.header) == MAP_FAILED)
+			return;
+		fork_copy = NULL;
+		region.path[0] = '\0';
 	}
-	copy = map(-1, region.size);
-	if (copy == MAP_FAILED)
-		return; /* goes on writing to the parent's file: wrong numbers, but no crash */
-	copy_used(copy);
-	if (mremap(copy, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED, region.header) ==
-	    MAP_FAILED) {
-		munmap(copy, region.size);
-		return;
-	}
-	region.path[0] = '\0';
-	identify_process(region.header);
+	if (region.path[0] == '\0')
+		identify_process(region.header);
 }
 
 int region_attach_file(const char *path)

@@ -34,7 +34,12 @@ int region_create(const char *path, const char *command, const char *python);
  */
 int region_reserve(enum region_section section, uint32_t nr);
 
-/* After fork, in the child: leaves the parent's file for a private copy. */
+/*
+ * A forked child leaves the parent's file for a private copy.  The copy is made
+ * before the fork, since the parent goes on writing after it.
+ */
+void region_fork_prepare(void);
+void region_fork_parent(void);
 void region_fork_child(void);
 
 /* In that child: moves the private copy into a file of its own. */

@@ -112,6 +112,17 @@ static int64_t batch_for(struct obj_cgroup *objcg)
 	return batch & ~(int64_t)15;
 }
 
+/* Whether this or a group above it is charged more than its max. In a section. */
+static bool is_over_max(struct obj_cgroup *objcg)
+{
+	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&objcg->memcg));
+
+	for (; memcg; memcg = parent_mem_cgroup(memcg))
+		if (load_relaxed(&memcg->memory.usage) > load_relaxed(&memcg->memory.max))
+			return true;
+	return false;
+}
+
 /* A large allocation fails at once; reclaim makes room for when it is tried again. */
 static void note_refusal(struct mem_cgroup *memcg, int64_t bytes)
 {
@@ -158,12 +169,20 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 		return false;
 	}
 	result->refused = 0;
+	/*
+	 * Over its limit a group has no stock: what it frees lowers the counter at
+	 * once, and each allocation is looked at.
+	 */
+	drain_slot(stock);
 	if (!obj_cgroup_try_charge(objcg, bytes, BOUND_CEILING, result)) {
 		page_counter_grant(memcg_from_id(result->refused));
 		memcg_event(memcg_from_id(result->refused), EVENT_CEILING);
 		memcg_flag(memcg_from_id(result->refused), FLAG_CEILING);
 		return false;
 	}
+	obj_cgroup_stat(objcg, domain, bytes, blocks);
+	return true;
+
 charged:
 	stock_count(stock, domain, bytes, blocks);
 	return true;
@@ -201,16 +220,23 @@ bool charge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t bytes
 
 void uncharge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks)
 {
+	struct obj_cgroup *objcg = objcg_from_id(id);
 	int64_t bytes = (int64_t)size;
 	struct stock *stock;
 
 	section_enter(cpu);
+	if (unlikely(is_over_max(objcg))) {
+		obj_cgroup_stat(objcg, domain, -bytes, -blocks);
+		obj_cgroup_uncharge(objcg, bytes);
+		section_exit(cpu);
+		return;
+	}
 	stock = take_slot(cpu, id);
 	stock_count(stock, domain, -bytes, -blocks);
 	if (load_relaxed(&stock->bytes) + bytes <= STOCK_MAX) {
 		add_single_writer(&stock->bytes, bytes);
 	} else if (bytes >= STOCK_BATCH_MAX) {
-		obj_cgroup_uncharge(objcg_from_id(id), bytes);
+		obj_cgroup_uncharge(objcg, bytes);
 	} else {
 		add_single_writer(&stock->bytes, bytes);
 		drain_stock(stock, STOCK_BATCH_MAX);

@@ -38,6 +38,10 @@ _STARTERS = (
 )
 
 
+# Modules whose threads are a pool's, too: they run every job in the context of who submitted it.
+_POOL_THREADS = frozenset({"anyio._backends._asyncio", "anyio._backends._trio"})
+
+
 def install() -> None:
     """Make threads and pool jobs inherit. To be called once."""
     wrappers: dict[Any, Any] = {}
@@ -65,11 +69,18 @@ class _Starter:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # anything else is for the original to complain about
-        if args and callable(args[0]):
+        if args and _is_of_pool(args[0]):
+            pass
+        elif args and callable(args[0]):
             args = (_core.bind_thread(args[0]), *args[1:])
         elif callable(kwargs.get("function")):
             kwargs["function"] = _core.bind_thread(kwargs["function"])
         return self._start(*args, **kwargs)
+
+
+def _is_of_pool(function: object) -> bool:
+    """Return whether this is what a thread of a pool begins with (``Thread._bootstrap``)."""
+    return type(getattr(function, "__self__", None)).__module__ in _POOL_THREADS
 
 
 def _patch_pool(module: types.ModuleType) -> None:

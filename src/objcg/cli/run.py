@@ -133,25 +133,25 @@ def _report(pid: int, *, as_json: bool, file: str | None) -> None:
         # a child of fork() that ends by sys.exit() has our atexit handlers
         return
     region = _snapshot()
+    lines = []
     if file is not None:
         try:
             _write_atomically(file, _json(region))
         except OSError as error:
-            _print_error(f"objcg: cannot write {file!r}: {error.strerror}")
+            lines.append(f"objcg: cannot write {file!r}: {error.strerror}")
     if as_json:
-        _print_error(_json(region))
+        lines.append(_json(region))
     else:
         from .table import heading, table
 
-        _print_error("\n".join([heading(region), *table(region)]))
+        lines += [heading(region), *table(region)]
+    _print_error("\n".join(lines))
 
 
 def _print_error(text: str) -> None:
-    # not sys.stderr: the program may have left anything there
-    stderr = sys.__stderr__
-    if stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=stderr, flush=True)
+    # after what Python itself prints at the end, and not to sys.stderr: the program may have left
+    # anything there
+    _core.write_at_exit(f"{text}\n".encode(errors="replace"))
 
 
 def _json(region: Region) -> str:

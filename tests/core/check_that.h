@@ -1,0 +1,205 @@
+/*
+ * What the tests of the core share: checks that name the place and the values,
+ * seeded random numbers, and short words for setting a core up.
+ */
+#ifndef OBJCG_CHECK_THAT_H
+#define OBJCG_CHECK_THAT_H
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "kmem.h"
+#include "memcg.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#define UNDER_ASAN 1
+#else
+#define UNDER_ASAN 0
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#else
+#define UNDER_TSAN 0
+#endif
+
+#define fail_that(...)                                                                             \
+	do {                                                                                       \
+		fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                    \
+		fprintf(stderr, __VA_ARGS__);                                                      \
+		fputc('\n', stderr);                                                               \
+		abort();                                                                           \
+	} while (0)
+
+#define check_that(condition)                                                                      \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			fail_that("not so: %s", #condition);                                       \
+	} while (0)
+
+/* Texts first, so that a macro in them is shown as it was written. */
+#define check_compare_(a, op, b, left_text, right_text)                                            \
+	do {                                                                                       \
+		long long left_ = (long long)(a);                                                  \
+		long long right_ = (long long)(b);                                                 \
+		if (!(left_ op right_))                                                            \
+			fail_that("not so: %s %s %s: %lld and %lld", left_text, #op, right_text,   \
+				  left_, right_);                                                  \
+	} while (0)
+
+#define check_compare(a, op, b) check_compare_(a, op, b, #a, #b)
+#define check_equal(a, b) check_compare_(a, ==, b, #a, #b)
+
+/* --- random numbers ------------------------------------------------------ */
+
+/* The same in every run, unless OBJCG_SEED says otherwise; printed, to repeat a failure. */
+static inline uint64_t test_seed(void)
+{
+	const char *text = getenv("OBJCG_SEED");
+	uint64_t seed = text ? strtoull(text, NULL, 0) : 20240917;
+
+	printf("OBJCG_SEED=%" PRIu64 "\n", seed);
+	fflush(stdout);
+	return seed;
+}
+
+/* splitmix64 (Steele, Lea, Flood 2014). */
+static inline uint64_t random_u64(uint64_t *state)
+{
+	uint64_t z = *state += 0x9E3779B97F4A7C15u;
+
+	z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+	z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+	return z ^ (z >> 31);
+}
+
+/* One of 0 .. n-1. */
+static inline uint32_t random_below(uint64_t *state, uint32_t n)
+{
+	return (uint32_t)(((random_u64(state) >> 32) * n) >> 32);
+}
+
+/* --- a core to test ------------------------------------------------------ */
+
+/* A core in anonymous memory, and a cpu for this thread. */
+static inline struct cpu *core_start(void)
+{
+	struct cpu *cpu;
+
+	check_equal(kmem_init(NULL, "test", "none"), 0);
+#if UNDER_ASAN
+	/* The leak check does not look into mappings; owner vectors are reached from this one. */
+	__lsan_register_root_region(slab_range.slabs, (size_t)1 << 21);
+#endif
+	cpu = cpu_get(0);
+	check_that(cpu != NULL);
+	return cpu;
+}
+
+static inline struct mem_cgroup *root_memcg(void)
+{
+	return memcg_from_id(MEMCG_ROOT);
+}
+
+static inline struct mem_cgroup *group_new(struct mem_cgroup *parent)
+{
+	struct mem_cgroup *memcg = NULL;
+
+	check_equal(memcg_create(parent, "g", 1, &memcg), 0);
+	return memcg;
+}
+
+static inline struct task *task_new(struct mem_cgroup *memcg)
+{
+	int err = 0;
+	struct task *task = task_alloc(memcg, &err);
+
+	if (!task)
+		fail_that("task_alloc: %d", err);
+	return task;
+}
+
+static inline int64_t usage_of(struct mem_cgroup *memcg)
+{
+	return load_relaxed(&memcg->memory.usage);
+}
+
+static inline struct obj_cgroup *objcg_of(struct mem_cgroup *memcg)
+{
+	return objcg_from_id(load_relaxed(&memcg->objcg));
+}
+
+/* As a hook does it: the fast path, then the slow one. NULL only where a limit or memory says so. */
+static inline void *alloc_for(struct cpu *cpu, struct task *task, enum domain domain, size_t size,
+			      struct charge_result *result)
+{
+	void *p = NULL;
+
+	if (size <= SLAB_SMALL_MAX)
+		p = kmem_alloc_fast(cpu, task, domain, size);
+	return p ? p : kmem_alloc(cpu, task, domain, size, false, result);
+}
+
+static inline void *alloc(struct cpu *cpu, struct task *task, size_t size)
+{
+	struct charge_result result = {0, 0, 0};
+	void *p = alloc_for(cpu, task, DOMAIN_OBJECT, size, &result);
+
+	if (!p)
+		fail_that("no block of %zu bytes, refused by %u", size, result.refused);
+	return p;
+}
+
+static inline void release_in(struct cpu *cpu, enum domain domain, void *p)
+{
+	if (!in_slab_range(p) || !kmem_free_fast(cpu, domain, p))
+		kmem_free(cpu, domain, p);
+}
+
+static inline void release(struct cpu *cpu, void *p)
+{
+	release_in(cpu, DOMAIN_OBJECT, p);
+}
+
+/* The group that a living block is charged to. */
+static inline struct mem_cgroup *group_of(void *p)
+{
+	size_t bytes;
+
+	return memcg_from_id(load_relaxed(&objcg_from_id(kmem_owner(p, &bytes))->memcg));
+}
+
+static inline size_t bytes_of(void *p)
+{
+	size_t bytes;
+
+	kmem_owner(p, &bytes);
+	return bytes;
+}
+
+/* The conservation equations of types.h. Nothing else may run. */
+static inline int64_t drift_now(void)
+{
+	struct audit audit;
+	int64_t drift;
+
+	check_equal(audit_run(&audit), 0);
+	drift = audit.drift;
+	audit_free(&audit);
+	return drift;
+}
+
+#define check_conserved() check_equal(drift_now(), 0)
+
+static inline void pause_us(unsigned us)
+{
+	usleep(us);
+}
+
+#endif

@@ -1,0 +1,3 @@
+"""A module beside the program."""
+
+VALUE = "found beside"

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+
+import pytest
+
+from objcg import EnableError, MemoryLimitExceeded, _registry, limits, reclaim
+
+MIB = 1 << 20
+LIMIT = 32 * MIB
+
+
+@pytest.fixture
+def offender(tree, collector):
+    group = tree["/a"]
+    group.usage, group.limit = LIMIT + MIB, LIMIT
+    return group
+
+
+def shrink(group, nbytes):
+    def fn(_group, _wanted):
+        group.usage -= nbytes
+
+    reclaim._shrinkers.append(reclaim._Shrinker(fn, group))
+
+
+def record(group, event):
+    seen = []
+    limits.on(group, event, lambda *arguments: seen.append(arguments))
+    return seen
+
+
+def test_the_main_thread_gets_an_exception_that_says_whose_limit_it_is(offender, core):
+    error = limits.over(offender.id, offender.usage, LIMIT)
+    assert isinstance(error, MemoryLimitExceeded)
+    assert str(error) == "group /a is over memory.max: 33.0 MiB charged, limit 32.0 MiB"
+    assert (error.group, error.task) == (offender, core.task)
+    assert (error.limit, error.usage) == (LIMIT, LIMIT + MIB)
+    assert core.counted == [(offender.id, "raised")]
+    assert core.exempted == [(offender.id, MIB)]
+
+
+def test_no_exception_when_reclaim_was_enough(offender, core):
+    shrink(offender, MIB)
+    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    assert core.counted == []
+    assert core.exempted == []
+
+
+def test_no_exception_when_the_limit_was_raised_meanwhile(offender, core):
+    offender.limit = 2 * LIMIT
+    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    offender.limit = None
+    assert limits.over(offender.id, offender.usage, LIMIT) is None
+
+
+def test_no_exception_for_a_group_that_is_gone(offender, core):
+    gid = offender.id
+    offender.remove()
+    assert limits.over(gid, offender.usage, LIMIT) is None
+
+
+def test_no_exception_for_a_group_that_a_shrinker_removes(offender, core):
+    reclaim._shrinkers.append(reclaim._Shrinker(lambda group, _: group.remove(), offender))
+    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    assert core.counted == []
+
+
+def test_no_exception_inside_a_shrinker(offender, core):
+    inner = []
+
+    def fn(group, _nbytes):
+        inner.append(limits.over(group.id, group.usage, LIMIT))
+
+    reclaim._shrinkers.append(reclaim._Shrinker(fn, offender))
+    limits.over(offender.id, offender.usage, LIMIT)
+    assert inner == [None]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(0, 64 << 10), (MIB, 64 << 10), (8 * MIB, MIB // 2), (16 * MIB, MIB), (1 << 40, MIB)],
+)
+def test_the_reserve_is_a_sixteenth_within_bounds(limit, expected):
+    assert limits.reserve(limit) == expected
+
+
+def test_another_thread_is_raised_in_when_reclaim_was_not_enough(offender, core):
+    seen = record(offender, "raised")
+    core.flagged = [(offender.id, "max")]
+    limits.service()
+    assert core.raised == [(offender.id, MemoryLimitExceeded)]
+    assert core.exempted == [(offender.id, MIB)]
+    assert core.counted == [(offender.id, "raised")]
+    assert seen == [(offender, "raised")]
+
+
+def test_another_thread_goes_on_when_reclaim_was_enough(offender, core):
+    shrink(offender, MIB)
+    core.flagged = [(offender.id, "max")]
+    limits.service()
+    assert core.raised == []
+
+
+def test_a_callback_for_max_can_make_the_exception_unnecessary(offender, core):
+    def free(group, _event):
+        group.usage = 0
+
+    limits.on(offender, "max", free)
+    core.flagged = [(offender.id, "max")]
+    limits.service()
+    assert core.raised == []
+
+
+def test_nothing_is_counted_when_no_thread_was_there_to_raise_in(offender, core):
+    core.thread = 0
+    core.flagged = [(offender.id, "max")]
+    limits.service()
+    assert core.raised
+    assert core.counted == []
+    assert core.exempted == []
+
+
+def test_high_reclaims_down_to_it_and_never_raises(offender, core):
+    offender.high = 30 * MIB
+    wanted = []
+    reclaim._shrinkers.append(reclaim._Shrinker(lambda _, n: wanted.append(n), offender))
+    seen = record(offender, "high")
+    core.flagged = [(offender.id, "high")]
+    limits.service()
+    assert wanted == [3 * MIB]
+    assert seen == [(offender, "high")]
+    assert core.raised == []
+
+
+def test_callbacks_of_the_groups_above_are_called_with_the_group_it_happened_in(tree, core):
+    seen = record(tree["/"], "ceiling")
+    core.flagged = [(tree["/a/x"].id, "ceiling")]
+    limits.service()
+    assert seen == [(tree["/a/x"], "ceiling")]
+
+
+def test_a_group_that_becomes_empty_concerns_its_own_callbacks_only(tree, core):
+    above = record(tree["/"], "empty")
+    own = record(tree["/a/x"], "empty")
+    core.flagged = [(tree["/a/x"].id, "empty")]
+    limits.service()
+    assert above == []
+    assert own == [(tree["/a/x"], "empty")]
+
+
+def test_callbacks_for_other_events_and_other_groups_are_not_called(tree, core):
+    seen = [record(tree["/a"], "max"), record(tree["/b"], "high"), record(tree["/a/x"], "high")]
+    core.flagged = [(tree["/a"].id, "high")]
+    limits.service()
+    assert seen == [[], [], []]
+
+
+def test_what_the_main_thread_went_through_is_told_to_callbacks_on_the_reclaimer(offender, core):
+    seen = [record(offender, "max"), record(offender, "raised")]
+    limits.over(offender.id, offender.usage, LIMIT)
+    assert seen == [[], []]
+    assert core.wakes
+    limits.service()
+    assert seen == [[(offender, "max")], [(offender, "raised")]]
+
+
+def test_nobody_is_woken_for_callbacks_that_do_not_exist(offender, core):
+    limits.over(offender.id, offender.usage, LIMIT)
+    assert core.wakes == 0
+
+
+def test_an_event_flagged_by_both_sides_is_told_once(offender, core):
+    seen = record(offender, "raised")
+    limits.over(offender.id, offender.usage, LIMIT)
+    core.flagged = [(offender.id, "raised")]
+    limits.service()
+    assert seen == [(offender, "raised")]
+
+
+def test_a_callback_that_raises_is_reported_and_the_next_one_called(tree, core):
+    def broken(_group, _event):
+        raise SystemExit
+
+    limits.on(tree["/a"], "high", broken)
+    seen = record(tree["/a"], "high")
+    core.flagged = [(tree["/a"].id, "high")]
+    limits.service()
+    assert [source for _, source in core.unraisable] == [broken]
+    assert seen
+
+
+def test_a_callback_may_remove_the_group(offender, core):
+    limits.on(offender, "max", lambda group, _: group.remove())
+    core.flagged = [(offender.id, "max"), (offender.id, "high"), (offender.id, "empty")]
+    limits.service()
+    assert core.raised == []
+    assert core.unraisable == []
+
+
+def test_service_raises_nothing_even_when_the_core_does(core):
+    def broken():
+        raise OSError("no")
+
+    core.take_flagged = broken
+    limits.service()
+    assert len(core.unraisable) == 1
+
+
+def test_a_handle_ends_the_calls_and_may_be_used_twice(tree, core):
+    seen = []
+    with limits.on(tree["/a"], "high", lambda *_: seen.append(1)) as handle:
+        core.flagged = [(tree["/a"].id, "high")]
+        limits.service()
+    core.flagged = [(tree["/a"].id, "high")]
+    limits.service()
+    handle.remove()
+    assert seen == [1]
+
+
+def test_a_callback_starts_the_reclaimer(tree, core):
+    limits.on(tree["/a"], "high", print)
+    assert core.started == 1
+
+
+def test_an_unknown_event_is_named_with_those_there_are(tree):
+    with pytest.raises(ValueError, match="'oom'; accepted are high, max, ceiling, raised, empty"):
+        limits.on(tree["/a"], "oom", print)
+
+
+def test_a_callback_must_be_callable(tree):
+    with pytest.raises(TypeError, match="3 is not"):
+        limits.on(tree["/a"], "max", 3)
+
+
+def test_an_exception_made_by_the_interpreter_finds_out_what_it_is_about(offender, core):
+    core.report = (offender.id, core.task.id, LIMIT, LIMIT + 5)
+    error = MemoryLimitExceeded()
+    assert (error.group, error.task, error.limit, error.usage) == (
+        offender,
+        core.task,
+        LIMIT,
+        LIMIT + 5,
+    )
+    assert "group /a is over memory.max" in str(error)
+
+
+def test_an_exception_about_a_group_or_task_that_is_gone_still_has_the_numbers(core, tree):
+    core.report = (99, 1234, 10, 20)
+    error = MemoryLimitExceeded()
+    assert (error.group, error.task, error.limit, error.usage) == (None, None, 10, 20)
+
+
+def test_an_exception_can_be_sent_to_another_process(offender, core):
+    error = limits.over(offender.id, offender.usage, LIMIT)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is MemoryLimitExceeded
+    assert str(copy) == str(error)
+    assert (copy.group, copy.task) == (None, None)
+    assert (copy.limit, copy.usage) == (error.limit, error.usage)
+
+
+def test_throttle_returns_at_once_below_high(tree):
+    tree["/a"].high = MIB
+    assert asyncio.run(limits.throttle(tree["/a"])) == 0
+
+
+def test_throttle_waits_with_growing_delays_until_usage_is_below_high(tree, core, monkeypatch):
+    delays = []
+
+    async def sleep(delay):
+        delays.append(delay)
+        if len(delays) == 4:
+            tree["/"].usage = 0
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    # that of a group above counts as well
+    tree["/"].usage, tree["/"].high = 2 * MIB, MIB
+    assert asyncio.run(limits.throttle(tree["/a/x"])) == pytest.approx(0.015)
+    assert delays == [0.001, 0.002, 0.004, 0.008]
+    assert core.wakes == 1
+
+
+def test_throttle_gives_up_after_two_seconds(tree, monkeypatch):
+    delays = []
+
+    async def sleep(delay):
+        delays.append(delay)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    tree["/a"].usage, tree["/a"].high = 2 * MIB, MIB
+    assert asyncio.run(limits.throttle(tree["/a"])) == pytest.approx(2)
+    assert sum(delays) == pytest.approx(2)
+    assert len(delays) == 11
+
+
+def test_throttle_sleeps_by_trio_under_trio(tree):
+    trio = pytest.importorskip("trio")
+
+    async def main():
+        tree["/a"].usage, tree["/a"].high = 2 * MIB, MIB
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(limits.throttle, tree["/a"])
+            await trio.sleep(0.01)
+            tree["/a"].usage = 0
+
+    trio.run(main)
+
+
+def test_throttle_outside_of_an_event_loop_says_so(tree):
+    tree["/a"].usage, tree["/a"].high = 2 * MIB, MIB
+    with pytest.raises(RuntimeError, match="asyncio or trio"):
+        limits.throttle(tree["/a"]).send(None)
+
+
+def test_a_removed_group_does_not_throttle(tree):
+    tree["/a"].high = 0
+    tree["/a"].usage = 1
+    tree["/a"].remove()
+    assert asyncio.run(limits.throttle(tree["/a"])) == 0
+
+
+def test_before_enable_every_use_says_to_call_it(core):
+    with pytest.raises(EnableError, match=r"objcg\.enable\(\)"):
+        _registry.root()
