@@ -34,6 +34,7 @@
 #include "binding.h"
 
 #include <frameobject.h>
+#include <opcode.h>
 
 #include <errno.h>
 #include <pthread.h>
@@ -122,6 +123,29 @@ static int is_coroutine_entry(PyFrameObject *frame)
 	return entry;
 }
 
+#if PY_VERSION_HEX < 0x030B0000
+/*
+ * Whether a coroutine was just made and is awaited next.  3.10 checks between
+ * the two; an exception there leaves a coroutine that was never awaited, and a
+ * warning about it.  The entry of that coroutine will do as well.
+ */
+static int is_about_to_await(PyFrameObject *frame)
+{
+	PyCodeObject *code = PyFrame_GetCode(frame);
+	PyObject *lasti = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
+	Py_ssize_t next = lasti ? PyLong_AsSsize_t(lasti) + 2 : -1;
+	int about = next >= 0 && next < PyBytes_GET_SIZE(code->co_code) &&
+		    (unsigned char)PyBytes_AS_STRING(code->co_code)[next] == GET_AWAITABLE;
+
+	PyErr_Clear();
+	Py_DECREF(code);
+	Py_XDECREF(lasti);
+	return about;
+}
+#else
+#define is_about_to_await(frame) 0
+#endif
+
 /* Whether an exception may be raised in this frame; NULL: no. */
 static int frame_is_interruptible(PyFrameObject *frame)
 {
@@ -131,7 +155,7 @@ static int frame_is_interruptible(PyFrameObject *frame)
 	if (!frame)
 		return 0;
 	if (is_program_frame(frame))
-		return 1;
+		return !is_about_to_await(frame);
 	if (!is_coroutine_entry(frame))
 		return 0;
 	back = PyFrame_GetBack(frame);
