@@ -102,8 +102,7 @@ struct task *thread_cache_task_without_gil(void);
  * context that inherits it shares it; its core task lives exactly as long.
  */
 typedef struct membership {
-	PyObject_HEAD
-	struct task *task;
+	PyObject_HEAD struct task *task;
 	struct membership *previous; /* what was current at entry */
 	uint32_t gid;		     /* the group it was entered by */
 	uint32_t gen;
@@ -146,8 +145,7 @@ void settle(void);
 /* --- py_group.c, py_task.c ----------------------------------------------- */
 
 typedef struct {
-	PyObject_HEAD
-	uint32_t gid;
+	PyObject_HEAD uint32_t gid;
 	uint32_t gen;
 	uint64_t uid;
 } GroupBase;

@@ -87,7 +87,8 @@ static PyObject *time_malloc(PyObject *module, PyObject *args)
 	blocks = malloc((size_t)n * sizeof(*blocks));
 	if (!blocks)
 		return PyErr_NoMemory();
-	memset(blocks, 0xff, (size_t)n * sizeof(*blocks)); /* its page faults are not the allocator's */
+	memset(blocks, 0xff,
+	       (size_t)n * sizeof(*blocks)); /* its page faults are not the allocator's */
 	start = now_ns();
 	for (Py_ssize_t i = 0; i < n; i++)
 		blocks[i] = allocator.malloc(allocator.ctx, (size_t)size);
@@ -105,6 +106,6 @@ static PyObject *time_malloc(PyObject *module, PyObject *args)
 }
 
 PyMethodDef bench_methods[] = {
-    {"time_malloc", time_malloc, METH_VARARGS, NULL},
-    {NULL, NULL, 0, NULL},
+	{"time_malloc", time_malloc, METH_VARARGS, NULL},
+	{NULL, NULL, 0, NULL},
 };

@@ -21,9 +21,9 @@
 #include <errno.h>
 
 __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec"))) = {
-    .watched = &never_current,
-    .context_ver = 1, /* never_current has 0 */
-    .is_main = -1,
+	.watched = &never_current,
+	.context_ver = 1, /* never_current has 0 */
+	.is_main = -1,
 };
 
 const PyThreadState never_current;
@@ -124,11 +124,11 @@ static void membership_dealloc(Membership *self)
 }
 
 static PyTypeObject Membership_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Membership",
-    .tp_doc = "What the private context variable holds: one entry of a group.",
-    .tp_basicsize = sizeof(Membership),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_dealloc = (destructor)membership_dealloc,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Membership",
+	.tp_doc = "What the private context variable holds: one entry of a group.",
+	.tp_basicsize = sizeof(Membership),
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_dealloc = (destructor)membership_dealloc,
 };
 
 static Membership *membership_new(struct task *task, Membership *previous)
@@ -253,8 +253,7 @@ int group_exit(uint32_t gid, uint32_t gen)
 enum binding_kind { BIND_THREAD, BIND_JOB };
 
 typedef struct {
-	PyObject_HEAD
-	PyObject *function;
+	PyObject_HEAD PyObject *function;
 	Membership *membership;
 	enum binding_kind kind;
 } Bound;
@@ -355,16 +354,16 @@ static PyObject *bound_repr(Bound *self)
 }
 
 static PyTypeObject Bound_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Bound",
-    .tp_doc = "A callable that runs in the group of whoever made it.",
-    .tp_basicsize = sizeof(Bound),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_dealloc = (destructor)bound_dealloc,
-    .tp_traverse = (traverseproc)bound_traverse,
-    .tp_clear = (inquiry)bound_clear,
-    .tp_call = (ternaryfunc)bound_call,
-    .tp_getattro = (getattrofunc)bound_getattr,
-    .tp_repr = (reprfunc)bound_repr,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Bound",
+	.tp_doc = "A callable that runs in the group of whoever made it.",
+	.tp_basicsize = sizeof(Bound),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.tp_dealloc = (destructor)bound_dealloc,
+	.tp_traverse = (traverseproc)bound_traverse,
+	.tp_clear = (inquiry)bound_clear,
+	.tp_call = (ternaryfunc)bound_call,
+	.tp_getattro = (getattrofunc)bound_getattr,
+	.tp_repr = (reprfunc)bound_repr,
 };
 
 PyObject *context_bind(PyObject *function, const char *how)

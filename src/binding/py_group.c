@@ -15,8 +15,7 @@ struct mem_cgroup *group_memcg(PyObject *object)
 	GroupBase *self = (GroupBase *)object;
 	struct mem_cgroup *memcg = memcg_from_id(self->gid);
 
-	if (load_relaxed(&memcg->gen) == self->gen &&
-	    load_relaxed(&memcg->state) == MEMCG_ONLINE)
+	if (load_relaxed(&memcg->gen) == self->gen && load_relaxed(&memcg->state) == MEMCG_ONLINE)
 		return memcg;
 	raise_errno(-ENODEV);
 	return NULL;
@@ -207,22 +206,23 @@ static PyObject *group_read(PyObject *self, PyObject *unused)
 	memcg_view(memcg, &view);
 	low = load_relaxed(&memcg->memory.low);
 	return Py_BuildValue(
-	    "{sLsLsNsNsNs{sKsKsKsKsK}s{sLsLsLsLsLsLsLsI}sIsI}", "current", (long long)view.current,
-	    "peak", (long long)view.peak, "max", size_or_none(load_relaxed(&memcg->memory.max)),
-	    "high", size_or_none(load_relaxed(&memcg->memory.high)), "low",
-	    size_or_none(low ? low : COUNTER_UNSET), "events", "low",
-	    (unsigned long long)load_relaxed(&memcg->events[EVENT_LOW]), "high",
-	    (unsigned long long)load_relaxed(&memcg->events[EVENT_HIGH]), "max",
-	    (unsigned long long)load_relaxed(&memcg->events[EVENT_MAX]), "ceiling",
-	    (unsigned long long)load_relaxed(&memcg->events[EVENT_CEILING]), "raised",
-	    (unsigned long long)load_relaxed(&memcg->events[EVENT_RAISED]), "stat", "object",
-	    (long long)view.stat[DOMAIN_OBJECT], "mem", (long long)view.stat[DOMAIN_MEM], "raw",
-	    (long long)view.stat[DOMAIN_RAW], "numpy", (long long)view.stat[DOMAIN_NUMPY], "native",
-	    (long long)view.stat[DOMAIN_NATIVE], "mmap", (long long)view.stat[DOMAIN_MMAP], "blocks",
-	    (long long)view.blocks, "dying_descendants",
-	    (unsigned int)load_relaxed(&memcg->nr_dying), "tasks",
-	    (unsigned int)load_relaxed(&memcg->nr_tasks), "children",
-	    (unsigned int)load_relaxed(&memcg->nr_children));
+		"{sLsLsNsNsNs{sKsKsKsKsK}s{sLsLsLsLsLsLsLsI}sIsI}", "current",
+		(long long)view.current, "peak", (long long)view.peak, "max",
+		size_or_none(load_relaxed(&memcg->memory.max)), "high",
+		size_or_none(load_relaxed(&memcg->memory.high)), "low",
+		size_or_none(low ? low : COUNTER_UNSET), "events", "low",
+		(unsigned long long)load_relaxed(&memcg->events[EVENT_LOW]), "high",
+		(unsigned long long)load_relaxed(&memcg->events[EVENT_HIGH]), "max",
+		(unsigned long long)load_relaxed(&memcg->events[EVENT_MAX]), "ceiling",
+		(unsigned long long)load_relaxed(&memcg->events[EVENT_CEILING]), "raised",
+		(unsigned long long)load_relaxed(&memcg->events[EVENT_RAISED]), "stat", "object",
+		(long long)view.stat[DOMAIN_OBJECT], "mem", (long long)view.stat[DOMAIN_MEM], "raw",
+		(long long)view.stat[DOMAIN_RAW], "numpy", (long long)view.stat[DOMAIN_NUMPY],
+		"native", (long long)view.stat[DOMAIN_NATIVE], "mmap",
+		(long long)view.stat[DOMAIN_MMAP], "blocks", (long long)view.blocks,
+		"dying_descendants", (unsigned int)load_relaxed(&memcg->nr_dying), "tasks",
+		(unsigned int)load_relaxed(&memcg->nr_tasks), "children",
+		(unsigned int)load_relaxed(&memcg->nr_children));
 }
 
 static PyObject *group_current(PyObject *self, PyObject *unused)
@@ -265,7 +265,6 @@ static PyObject *group_set(PyObject *self, PyObject *args)
 	}
 	if (strcmp(knob, "max") == 0) {
 		/* As for the kernel's memory.max: lowering it below the usage has it reclaimed. */
-		store_relaxed(&memcg->exempt_until, 0);
 		drain_stocks_of(memcg);
 		if (page_counter_set_max(memcg, size) > size && memcg_current(memcg) > size)
 			result.over = memcg_id(memcg);
@@ -334,34 +333,35 @@ static PyObject *group_get_online(PyObject *self, void *closure)
 }
 
 static PyMethodDef group_methods[] = {
-    {"__enter__", group_enter_method, METH_NOARGS, "Charge what this context allocates here."},
-    {"__exit__", (PyCFunction)(void (*)(void))group_exit_method, METH_FASTCALL,
-     "Back to the group that was current at entry."},
-    {"run", (PyCFunction)(void (*)(void))group_run, METH_VARARGS | METH_KEYWORDS,
-     "run($self, fn, /, *args, **kwargs)\n--\n\nCall fn(*args, **kwargs) in this group; return what "
-     "it returns.\n\nRaises GroupRemoved (OSError, ENODEV) if the group was removed."},
-    {"_run_named", group_run_named, METH_VARARGS, NULL},
-    {"_read", group_read, METH_NOARGS, NULL},
-    {"_current", group_current, METH_NOARGS, NULL},
-    {"_set", group_set, METH_VARARGS, NULL},
-    {"_reset_peak", group_reset_peak, METH_NOARGS, NULL},
-    {"_remove", group_remove, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
+	{"__enter__", group_enter_method, METH_NOARGS, "Charge what this context allocates here."},
+	{"__exit__", (PyCFunction)(void (*)(void))group_exit_method, METH_FASTCALL,
+	 "Back to the group that was current at entry."},
+	{"run", (PyCFunction)(void (*)(void))group_run, METH_VARARGS | METH_KEYWORDS,
+	 "run($self, fn, /, *args, **kwargs)\n--\n\nCall fn(*args, **kwargs) in this group; return what "
+	 "it returns.\n\nRaises GroupRemoved (OSError, ENODEV) if the group was removed."},
+	{"_run_named", group_run_named, METH_VARARGS, NULL},
+	{"_read", group_read, METH_NOARGS, NULL},
+	{"_current", group_current, METH_NOARGS, NULL},
+	{"_set", group_set, METH_VARARGS, NULL},
+	{"_reset_peak", group_reset_peak, METH_NOARGS, NULL},
+	{"_remove", group_remove, METH_O, NULL},
+	{NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef group_getset[] = {
-    {"id", group_get_id, NULL, "Index of the group's record in the region.", NULL},
-    {"uid", group_get_uid, NULL, "A number that no other group of this process ever has.", NULL},
-    {"online", group_get_online, NULL, "Whether the group has not been removed.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+	{"id", group_get_id, NULL, "Index of the group's record in the region.", NULL},
+	{"uid", group_get_uid, NULL, "A number that no other group of this process ever has.",
+	 NULL},
+	{"online", group_get_online, NULL, "Whether the group has not been removed.", NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject GroupBase_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.GroupBase",
-    .tp_doc = "A handle on a group.",
-    .tp_basicsize = sizeof(GroupBase),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .tp_new = group_new,
-    .tp_methods = group_methods,
-    .tp_getset = group_getset,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.GroupBase",
+	.tp_doc = "A handle on a group.",
+	.tp_basicsize = sizeof(GroupBase),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+	.tp_new = group_new,
+	.tp_methods = group_methods,
+	.tp_getset = group_getset,
 };

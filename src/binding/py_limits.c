@@ -79,8 +79,9 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
  * KeyboardInterrupt out of its frames for the same reason.
  */
 static const char *const uninterruptible[] = {
-    "anyio",  "asyncio", "concurrent", "contextlib", "gevent",	  "greenlet", "importlib", "objcg",
-    "outcome", "queue",  "selectors",  "sniffio",    "threading", "trio",     "uvloop",	   "warnings", "weakref",
+	"anyio",     "asyncio", "concurrent", "contextlib", "gevent",	 "greenlet",
+	"importlib", "objcg",	"outcome",    "queue",	    "selectors", "sniffio",
+	"threading", "trio",	"uvloop",     "warnings",   "weakref",
 };
 
 static int is_program_frame(PyFrameObject *frame)
@@ -521,10 +522,8 @@ static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
 	if (reclaimer_running) {
 		store_release(&reclaimer_stop, 1);
 		sem_post(&wakeups);
-		Py_BEGIN_ALLOW_THREADS
-		pthread_join(reclaimer, NULL);
-		Py_END_ALLOW_THREADS
-		reclaimer_running = 0;
+		Py_BEGIN_ALLOW_THREADS pthread_join(reclaimer, NULL);
+		Py_END_ALLOW_THREADS reclaimer_running = 0;
 		sem_destroy(&wakeups);
 	}
 	Py_RETURN_NONE;
@@ -574,11 +573,8 @@ static const struct {
 	uint32_t flag;
 	const char *name;
 } flag_names[] = {
-    {FLAG_HIGH, "high"},
-    {FLAG_MAX, "max"},
-    {FLAG_CEILING, "ceiling"},
-    {FLAG_EMPTY, "empty"},
-    {FLAG_REFUSED, "refused"},
+	{FLAG_HIGH, "high"},   {FLAG_MAX, "max"},	  {FLAG_CEILING, "ceiling"},
+	{FLAG_EMPTY, "empty"}, {FLAG_REFUSED, "refused"},
 };
 
 static PyObject *take_flagged(PyObject *module, PyObject *unused)
@@ -665,16 +661,16 @@ static PyObject *watch_empty(PyObject *module, PyObject *on)
 }
 
 PyMethodDef limits_methods[] = {
-    {"raise_in_group", raise_in_group, METH_VARARGS, NULL},
-    {"pending_report", pending_report, METH_NOARGS, NULL},
-    {"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
-    {"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
-    {"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
-    {"set_policy", set_policy, METH_VARARGS, NULL},
-    {"take_flagged", take_flagged, METH_NOARGS, NULL},
-    {"exempt", exempt, METH_VARARGS, NULL},
-    {"take_wanted", take_wanted, METH_O, NULL},
-    {"count_event", count_event, METH_VARARGS, NULL},
-    {"watch_empty", watch_empty, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
+	{"raise_in_group", raise_in_group, METH_VARARGS, NULL},
+	{"pending_report", pending_report, METH_NOARGS, NULL},
+	{"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
+	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
+	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
+	{"set_policy", set_policy, METH_VARARGS, NULL},
+	{"take_flagged", take_flagged, METH_NOARGS, NULL},
+	{"exempt", exempt, METH_VARARGS, NULL},
+	{"take_wanted", take_wanted, METH_O, NULL},
+	{"count_event", count_event, METH_VARARGS, NULL},
+	{"watch_empty", watch_empty, METH_O, NULL},
+	{NULL, NULL, 0, NULL},
 };

@@ -69,12 +69,12 @@ static void unhide(const struct hidden *hidden)
 static int fresh_main(void)
 {
 	static const char source[] =
-	    "import sys, types, builtins, importlib.machinery as m\n"
-	    "main = types.ModuleType('__main__')\n"
-	    "main.__dict__.update(__loader__=m.BuiltinImporter, __annotations__={},\n"
-	    "                     __builtins__=builtins)\n"
-	    "old = sys.modules['__main__']\n"
-	    "sys.modules['__main__'] = main\n";
+		"import sys, types, builtins, importlib.machinery as m\n"
+		"main = types.ModuleType('__main__')\n"
+		"main.__dict__.update(__loader__=m.BuiltinImporter, __annotations__={},\n"
+		"                     __builtins__=builtins)\n"
+		"old = sys.modules['__main__']\n"
+		"sys.modules['__main__'] = main\n";
 	static PyObject *kept;
 	PyObject *globals = PyDict_New();
 	PyObject *result = NULL;
@@ -232,7 +232,7 @@ static PyObject *write_at_exit(PyObject *module, PyObject *bytes)
 }
 
 PyMethodDef run_methods[] = {
-    {"run_main", run_main, METH_VARARGS, NULL},
-    {"write_at_exit", write_at_exit, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
+	{"run_main", run_main, METH_VARARGS, NULL},
+	{"write_at_exit", write_at_exit, METH_O, NULL},
+	{NULL, NULL, 0, NULL},
 };

@@ -4,8 +4,7 @@
 #include <errno.h>
 
 typedef struct {
-	PyObject_HEAD
-	struct task *task;
+	PyObject_HEAD struct task *task;
 	uint32_t gen;
 	uint64_t id;
 } TaskBase;
@@ -23,7 +22,8 @@ static struct task *living_task(const TaskBase *self)
 
 PyObject *task_handle(const struct task *task)
 {
-	PyTypeObject *type = (PyTypeObject *)(handle_type ? handle_type : (PyObject *)&TaskBase_Type);
+	PyTypeObject *type =
+		(PyTypeObject *)(handle_type ? handle_type : (PyObject *)&TaskBase_Type);
 	TaskBase *self = (TaskBase *)type->tp_alloc(type, 0);
 
 	if (!self)
@@ -37,8 +37,7 @@ PyObject *task_handle(const struct task *task)
 PyObject *set_task_type(PyObject *module, PyObject *type)
 {
 	(void)module;
-	if (!PyType_Check(type) ||
-	    !PyType_IsSubtype((PyTypeObject *)type, &TaskBase_Type)) {
+	if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &TaskBase_Type)) {
 		PyErr_Format(PyExc_TypeError, "a subclass of TaskBase is needed, not %R", type);
 		return NULL;
 	}
@@ -51,9 +50,10 @@ static PyObject *task_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	(void)args;
 	(void)kwargs;
-	PyErr_Format(PyExc_TypeError,
-		     "a %s is made by entering a group (`with group:`); objcg.current_task() returns it",
-		     type->tp_name);
+	PyErr_Format(
+		PyExc_TypeError,
+		"a %s is made by entering a group (`with group:`); objcg.current_task() returns it",
+		type->tp_name);
 	return NULL;
 }
 
@@ -145,27 +145,27 @@ static Py_hash_t task_hash(PyObject *self)
 }
 
 static PyMethodDef task_methods[] = {
-    {"_move", task_move_method, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
+	{"_move", task_move_method, METH_O, NULL},
+	{NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef task_getset[] = {
-    {"id", task_get_id, NULL, "A number that no other task of this process ever has.", NULL},
-    {"name", task_get_name, task_set_name_attr, "Up to 63 bytes of UTF-8; longer ones are cut.",
-     NULL},
-    {"online", task_get_online, NULL, "Whether any context still carries the task.", NULL},
-    {"gid", task_get_gid, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+	{"id", task_get_id, NULL, "A number that no other task of this process ever has.", NULL},
+	{"name", task_get_name, task_set_name_attr, "Up to 63 bytes of UTF-8; longer ones are cut.",
+	 NULL},
+	{"online", task_get_online, NULL, "Whether any context still carries the task.", NULL},
+	{"gid", task_get_gid, NULL, NULL, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject TaskBase_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.TaskBase",
-    .tp_doc = "A handle on a task.",
-    .tp_basicsize = sizeof(TaskBase),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .tp_new = task_new,
-    .tp_richcompare = task_richcompare,
-    .tp_hash = task_hash,
-    .tp_methods = task_methods,
-    .tp_getset = task_getset,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.TaskBase",
+	.tp_doc = "A handle on a task.",
+	.tp_basicsize = sizeof(TaskBase),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+	.tp_new = task_new,
+	.tp_richcompare = task_richcompare,
+	.tp_hash = task_hash,
+	.tp_methods = task_methods,
+	.tp_getset = task_getset,
 };

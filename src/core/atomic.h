@@ -28,6 +28,9 @@
 #define cas_acq_rel(p, expected, v)                                                                \
 	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel,        \
 						memory_order_acquire)
+#define cas_weak_acq_rel(p, expected, v)                                                           \
+	atomic_compare_exchange_weak_explicit((p), (expected), (v), memory_order_acq_rel,          \
+					      memory_order_acquire)
 #define cas_weak_release(p, expected, v)                                                           \
 	atomic_compare_exchange_weak_explicit((p), (expected), (v), memory_order_release,          \
 					      memory_order_relaxed)

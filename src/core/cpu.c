@@ -11,7 +11,7 @@
 
 _Atomic uint64_t cpu_epoch = 1;
 
-static pthread_mutex_t cpus_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic(struct cpu *) cpus[CPU_MAX];
 static _Atomic uint32_t nr_cpus;
 
@@ -47,7 +47,7 @@ struct cpu *cpu_get(uint32_t kind)
 	struct cpu *cpu = NULL;
 	uint32_t i;
 
-	pthread_mutex_lock(&cpus_lock);
+	cpus_lock();
 	for (i = 0; i < load_relaxed(&nr_cpus); i++) {
 		cpu = load_relaxed(&cpus[i]);
 		if (load_acquire(&cpu->record->state) == 0)
@@ -64,7 +64,7 @@ struct cpu *cpu_get(uint32_t kind)
 		cpu->record->kind = kind;
 		store_release(&cpu->record->state, 1);
 	}
-	pthread_mutex_unlock(&cpus_lock);
+	cpus_unlock();
 	return cpu;
 }
 
@@ -72,6 +72,23 @@ void cpu_put(struct cpu *cpu)
 {
 	stock_drain_all(cpu);
 	store_release(&cpu->record->state, 0);
+}
+
+void cpus_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void cpus_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+void cpus_reset_after_fork(void)
+{
+	pthread_mutex_init(&lock, NULL);
+	for (uint32_t i = 0; i < cpu_count(); i++)
+		store_relaxed(&cpu_nth(i)->record->section, 0);
 }
 
 uint64_t epoch_advance(void)

@@ -22,13 +22,20 @@ void cpu_put(struct cpu *cpu);
 uint32_t cpu_count(void);
 struct cpu *cpu_nth(uint32_t index);
 
+/* For fork: no cpu is handed out meanwhile; in the child, no other thread is in a section. */
+void cpus_lock(void);
+void cpus_unlock(void);
+void cpus_reset_after_fork(void);
+
 extern _Atomic uint64_t cpu_epoch;
 
 static inline void section_enter(struct cpu *cpu)
 {
 	/*
 	 * seq_cst: either epoch_passed() sees this section, or what was unlinked
-	 * before its caller's epoch_advance() is no longer found in here.
+	 * before its caller's epoch_advance() is no longer found in here.  (By the
+	 * letter of C11 that takes seq_cst loads in the section too; on x86-64 and
+	 * arm64 no load passes a seq_cst store before it.)
 	 */
 	store_seq_cst(&cpu->record->section, load_relaxed(&cpu_epoch));
 }

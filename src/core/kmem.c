@@ -28,6 +28,16 @@ int kmem_init(const char *region_path, const char *command, const char *python)
 	return err;
 }
 
+/* A charge of this size did not note the peak, since it might have come to nothing. */
+static void note_peak(struct cpu *cpu, uint32_t id, size_t bytes)
+{
+	if (bytes < CHARGE_STRICT)
+		return;
+	section_enter(cpu);
+	page_counter_peak(memcg_from_id(load_acquire(&objcg_from_id(id)->memcg)));
+	section_exit(cpu);
+}
+
 void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t size, bool zero,
 		 struct charge_result *result)
 {
@@ -35,7 +45,7 @@ void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t 
 	uint32_t id;
 	void *p;
 
-	if (bytes == SIZE_MAX)
+	if (bytes > ALLOC_MAX)
 		return NULL;
 	id = charge_task(cpu, task, domain, bytes, result);
 	if (!id)
@@ -50,6 +60,7 @@ void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t 
 		uncharge_objcg(cpu, id, domain, bytes, 1);
 		return NULL;
 	}
+	note_peak(cpu, id, bytes);
 	if (zero && bytes <= SLAB_BLOCK_MAX)
 		memset(p, 0, size);
 	return p;
@@ -132,6 +143,7 @@ static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t b
 	size_t old = header->size;
 	uint32_t payer;
 	void *moved;
+	struct charge_result ignored = {0, 0, 0}; /* of a charge that is not the task's */
 
 	if (load_relaxed(&task->objcg) == owner << 1) {
 		if (bytes > old && !charge_objcg(cpu, owner, domain, bytes - old, result))
@@ -144,20 +156,32 @@ static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t b
 		}
 		if (bytes < old)
 			uncharge_objcg(cpu, owner, domain, old - bytes, 0);
+		note_peak(cpu, owner, bytes);
 		return moved;
 	}
 
 	payer = charge_task(cpu, task, domain, bytes, result);
-	if (!payer)
-		return NULL;
+	if (!payer) {
+		if (bytes > old)
+			return NULL;
+		/* It shrinks, and stays the owner's wherever it is. */
+		result->refused = 0;
+		moved = large_realloc(p, bytes);
+		if (!moved)
+			return p;
+		return recharge(cpu, owner, domain, old, bytes, result) ? moved : NULL;
+	}
 	moved = large_realloc(p, bytes);
-	if (!moved || (moved == p && recharge(cpu, owner, domain, old, bytes, result))) {
+	if (!moved || (moved == p && recharge(cpu, owner, domain, old, bytes, &ignored))) {
 		uncharge_objcg(cpu, payer, domain, bytes, 1);
+		if (moved)
+			note_peak(cpu, owner, bytes);
 		return moved;
 	}
 	/* It moved; or it grew in place, and its owner has no room for that. */
 	large_header(moved)->objcg = payer;
 	uncharge_objcg(cpu, owner, domain, old, 1);
+	note_peak(cpu, payer, bytes);
 	return moved;
 }
 
@@ -167,8 +191,12 @@ static void *realloc_by_copy(struct cpu *cpu, struct task *task, enum domain dom
 {
 	void *q = kmem_alloc(cpu, task, domain, size, false, result);
 
-	if (!q)
-		return size <= old ? p : NULL;
+	if (!q) {
+		if (size > old)
+			return NULL;
+		result->refused = 0;
+		return p;
+	}
 	memcpy(q, p, old < size ? old : size);
 	kmem_free(cpu, domain, p);
 	return q;
@@ -183,7 +211,7 @@ void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void 
 	size_t room;
 	size_t old;
 
-	if (bytes == SIZE_MAX)
+	if (bytes > ALLOC_MAX)
 		return NULL;
 	if (!in_slab_range(p)) {
 		if (bytes > SLAB_BLOCK_MAX)
@@ -201,16 +229,21 @@ void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void 
 	owner = slab_medium_owner(slab, p);
 	old = (size_t)owner->granules << 4;
 	if (bytes <= room && bytes > SLAB_SMALL_MAX && 4 * bytes > 3 * room) {
-		if (!recharge(cpu, owner->objcg, (enum domain)owner->domain, old, bytes, result))
-			return NULL;
-		owner->granules = (uint16_t)(bytes >> 4);
-		return p;
+		struct charge_result here = {0, 0, 0};
+
+		/* If its owner has no room for that, it moves, and the task pays. */
+		if (recharge(cpu, owner->objcg, (enum domain)owner->domain, old, bytes, &here)) {
+			owner->granules = (uint16_t)(bytes >> 4);
+			*result = here;
+			return p;
+		}
 	}
 	return realloc_by_copy(cpu, task, (enum domain)owner->domain, p, old, size, result);
 }
 
 void kmem_fork_prepare(void)
 {
+	cpus_lock();
 	tree_lock();
 	large_lock();
 	slab_pool_lock();
@@ -223,6 +256,7 @@ void kmem_fork_parent(void)
 	slab_pool_unlock();
 	large_unlock();
 	tree_unlock();
+	cpus_unlock();
 }
 
 void kmem_fork_child(void)
@@ -231,4 +265,5 @@ void kmem_fork_child(void)
 	large_lock_reset_after_fork();
 	tree_lock_reset_after_fork();
 	region_fork_child();
+	cpus_reset_after_fork();
 }

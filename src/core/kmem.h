@@ -15,10 +15,13 @@
 /* The core as a whole. Returns 0 or -errno. */
 int kmem_init(const char *region_path, const char *command, const char *python);
 
-/* The bytes charged for a request; SIZE_MAX if it cannot be met. */
+/* More than any address space has; keeps counters far from overflow. */
+#define ALLOC_MAX ((size_t)1 << 56)
+
+/* The bytes charged for a request; more than ALLOC_MAX if it cannot be met. */
 static inline size_t charged_bytes(size_t size)
 {
-	if (unlikely(size > (size_t)PTRDIFF_MAX - 4096))
+	if (unlikely(size > ALLOC_MAX))
 		return SIZE_MAX;
 	return size ? (size + 15) & ~(size_t)15 : 16;
 }
@@ -67,8 +70,8 @@ static inline bool kmem_is_ours(void *p)
 void kmem_free(struct cpu *cpu, enum domain domain, void *p);
 
 /*
- * A block of ours.  In place it keeps its owner; one that moves is a new
- * allocation by the task.  NULL: as kmem_alloc(), and the block is as it was.
+ * A block of ours.  In place it keeps its owner, while that has room for what
+ * it grows by; one that moves is a new allocation by the task.  NULL: as kmem_alloc(), and the block is as it was.
  */
 void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void *p, size_t size,
 		   struct charge_result *result);

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "large.h"
+#include "region.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -9,7 +10,8 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define TABLE_MAX ((size_t)1 << 27)
+/* Slots; less where the address space is limited. */
+static size_t table_max = (size_t)1 << 27;
 
 uint64_t large_cookie;
 
@@ -23,8 +25,12 @@ static struct {
 
 int large_init(void)
 {
-	void *slots = mmap(NULL, TABLE_MAX * sizeof(uintptr_t), PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *slots;
+
+	while (table_max * sizeof(uintptr_t) > address_space_limit() / 32)
+		table_max /= 2;
+	slots = mmap(NULL, table_max * sizeof(uintptr_t), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (slots == MAP_FAILED)
 		return -errno;
@@ -65,7 +71,7 @@ static uint32_t slot_take(void)
 	slot = table.free_head;
 	if (slot)
 		table.free_head = (uint32_t)(load_relaxed(&table.slots[slot]) >> 1);
-	else if (table.top < TABLE_MAX)
+	else if (table.top < table_max)
 		slot = table.top++;
 	if (slot)
 		store_relaxed(&table.slots[slot], 1); /* taken, nothing to see */

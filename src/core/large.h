@@ -22,7 +22,7 @@
 struct large_header {
 	uint64_t size; /* charged bytes */
 	uint32_t objcg;
-	uint32_t slot;	/* in the table */
+	uint32_t slot;	 /* in the table */
 	uint32_t offset; /* from what the C library returned to the block */
 	uint32_t domain;
 	uint64_t cookie;

@@ -205,8 +205,7 @@ int memcg_remove(struct mem_cgroup *memcg, bool force)
 		err = -ENODEV;
 	else if (!parent)
 		err = -EPERM;
-	else if (load_relaxed(&memcg->nr_children) ||
-		 (!force && load_relaxed(&memcg->nr_tasks)))
+	else if (load_relaxed(&memcg->nr_children) || (!force && load_relaxed(&memcg->nr_tasks)))
 		err = -EBUSY;
 	if (err) {
 		tree_unlock();

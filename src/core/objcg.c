@@ -59,9 +59,12 @@ void objcg_offline(struct obj_cgroup *objcg, uint64_t stamp)
 
 /*
  * An id is reused only if nobody can still use it:
+ * - no section is running that may have found it while its group was alive;
  * - no bytes: so no block has it as owner, and no stock holds bytes of it;
  * - no stock slot has its key: a slot without bytes may still hold statistics;
- * - no section is running that may have found it while its group was alive.
+ * - it was not listed again meanwhile: whoever frees the last block while we
+ *   look lists it after the bytes are gone, and with the slot's key in place.
+ *   So the bytes are looked at before the keys, and the list last.
  * A task that names it is flagged since before the stamp, and a flagged
  * reference is not used.
  */
@@ -70,12 +73,12 @@ static bool objcg_may_recycle(const struct obj_cgroup *objcg)
 	uint32_t id = objcg_id(objcg);
 	uint32_t nr = cpu_count();
 
-	if (!epoch_passed(objcg->stamp))
+	if (!epoch_passed(objcg->stamp) || load_seq_cst(&objcg->bytes) != 0)
 		return false;
 	for (uint32_t i = 0; i < nr; i++)
 		if (load_acquire(&cpu_nth(i)->stocks[id % NR_STOCKS].key) == id << 1)
 			return false;
-	return load_seq_cst(&objcg->bytes) == 0;
+	return load_acquire(&objcg->candidate) == 0;
 }
 
 static void objcg_recycle(struct obj_cgroup *objcg)
@@ -106,6 +109,8 @@ void objcg_reap(void)
 		 * go away after that, whoever uncharges it pushes it again.
 		 */
 		store_seq_cst(&objcg->candidate, 0);
+		if (load_seq_cst(&objcg->state) != OBJCG_DYING)
+			continue; /* listed late, and recycled by then */
 		if (objcg_may_recycle(objcg))
 			objcg_recycle(objcg);
 		else if (load_seq_cst(&objcg->bytes) == 0)

@@ -17,10 +17,12 @@ static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
 	if (likely(max == COUNTER_UNSET))
 		return max;
 	if (bound == BOUND_CEILING) {
-		int64_t refuse = page_counter_ceiling(max) - CEILING_GRANTS;
+		int64_t ceiling = page_counter_ceiling(max);
 		int64_t granted = load_relaxed(&memcg->granted_until);
 
-		return granted > refuse ? granted : refuse;
+		if (granted > ceiling)
+			return ceiling; /* granted under a higher max */
+		return granted > ceiling - CEILING_GRANTS ? granted : ceiling - CEILING_GRANTS;
 	}
 	exempt = load_relaxed(&memcg->exempt_until);
 	return exempt > max ? exempt : max;
@@ -73,12 +75,13 @@ bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_b
 		}
 		if (unlikely(usage > load_relaxed(&counter->high)) && !result->high)
 			result->high = memcg_id(level);
-		raise_watermark(counter, usage);
+		if (nr < (int64_t)CHARGE_STRICT)
+			raise_watermark(counter, usage);
 	}
 	return true;
 
 refused:
-	/* The watermarks below keep the attempt: a peak too high by at most nr, as in the kernel. */
+	/* The watermarks below keep the attempt: a peak too high by less than CHARGE_STRICT. */
 	result->refused = memcg_id(level);
 	result->over = 0;
 	for (undo = memcg; undo != level; undo = parent_mem_cgroup(undo))
@@ -95,6 +98,12 @@ void page_counter_grant(struct mem_cgroup *memcg)
 	store_relaxed(&memcg->granted_until, until < ceiling ? until : ceiling);
 }
 
+void page_counter_peak(struct mem_cgroup *memcg)
+{
+	for (; memcg; memcg = parent_mem_cgroup(memcg))
+		raise_watermark(&memcg->memory, load_relaxed(&memcg->memory.usage));
+}
+
 void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr)
 {
 	for (; memcg; memcg = parent_mem_cgroup(memcg))
@@ -103,6 +112,9 @@ void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr)
 
 int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
 {
+	/* What was granted above the old limit is no grant above the new one. */
+	store_relaxed(&memcg->exempt_until, 0);
+	store_relaxed(&memcg->granted_until, 0);
 	xchg_seq_cst(&memcg->memory.max, max);
 	return load_seq_cst(&memcg->memory.usage);
 }

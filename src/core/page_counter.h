@@ -18,6 +18,9 @@
 #define CEILING_GRANT ((int64_t)64 << 10)
 #define CEILING_GRANTS ((int64_t)1 << 20)
 
+/* From this size on a charge that would cross memory.max is refused at once. */
+#define CHARGE_STRICT ((size_t)32 << 10)
+
 enum charge_bound { BOUND_MAX, BOUND_CEILING };
 
 /* What a charge met on its way up; memcg ids, 0 for none. */
@@ -38,6 +41,13 @@ void page_counter_grant(struct mem_cgroup *memcg);
  */
 bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_bound bound,
 			     struct charge_result *result);
+
+/*
+ * Notes the usage as a possible peak.  Charges below CHARGE_STRICT do that
+ * themselves; larger ones may come to nothing for want of memory, and the peak
+ * would keep what nobody ever had.
+ */
+void page_counter_peak(struct mem_cgroup *memcg);
 
 /* Gives `nr` bytes back to `memcg` and all above it. Caller is in a section. */
 void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -181,6 +182,8 @@ int region_create(const char *path, const char *command, const char *python)
 	/* Under a small RLIMIT_AS take room for fewer groups. */
 	for (shift = 0; shift <= 8; shift += 2) {
 		region.size = lay_out(offsets, shift);
+		if (region.size > address_space_limit() / 16 && shift < 8)
+			continue; /* leave room for everything else */
 		if (path) {
 			fd = create_file(path, region.size);
 			if (fd < 0)
@@ -255,61 +258,106 @@ int region_reserve(enum region_section i, uint32_t nr)
 	return 0;
 }
 
-/* Copies all that is in use to `to`, which is zero elsewhere. */
-static void copy_used(char *to)
+static size_t section_bytes(int i)
 {
-	const struct region_header *header = region.header;
+	const struct section_header *section = &region.header->sections[i];
 
-	memcpy(to, header, REGION_HEADER_SIZE);
-	for (int i = 0; i < NR_SECTIONS; i++) {
-		const struct section_header *section = &header->sections[i];
-
-		memcpy(to + section->offset, (const char *)header + section->offset,
-		       (size_t)load_relaxed(&section->used) * section->record_size);
-	}
+	return (size_t)load_relaxed(&section->used) * section->record_size;
 }
 
-/* What the child will have, while a fork is under way. */
-static char *fork_copy;
+/* Other threads may be writing: a word at a time, none of them torn. */
+static void copy_words(char *to, const char *from, size_t len)
+{
+	for (size_t i = 0; i < len; i += sizeof(uint64_t))
+		*(uint64_t *)(to + i) = load_relaxed((const _Atomic uint64_t *)(from + i));
+}
 
 /*
- * The caller holds the core's locks, and whoever forks a Python process holds
- * the GIL: no cpu is in use but by threads with a cpu of their own, whose
- * counters may be copied a batch too early or too late.
+ * What is in use of the region, while a fork is under way: the header, then the
+ * used records of each section.  The caller holds the core's locks, and whoever
+ * forks a Python process holds the GIL; counters of threads with a cpu of their
+ * own may be copied a batch too early or too late.
  */
+static char *snapshot;
+static size_t snapshot_size;
+
 void region_fork_prepare(void)
 {
+	char *to;
+
 	if (!region.header || region.path[0] == '\0')
 		return; /* anonymous memory: copied by fork itself */
-	fork_copy = map(-1, region.size);
-	if (fork_copy == MAP_FAILED)
-		fork_copy = NULL;
-	else
-		copy_used(fork_copy);
+	snapshot_size = REGION_HEADER_SIZE;
+	for (int i = 0; i < NR_SECTIONS; i++)
+		snapshot_size += section_bytes(i);
+	snapshot = map(-1, snapshot_size);
+	if (snapshot == MAP_FAILED) {
+		snapshot = NULL;
+		return;
+	}
+	copy_words(snapshot, (const char *)region.header, REGION_HEADER_SIZE);
+	to = snapshot + REGION_HEADER_SIZE;
+	for (int i = 0; i < NR_SECTIONS; i++) {
+		copy_words(to, (const char *)region.header + region.header->sections[i].offset,
+			   section_bytes(i));
+		to += section_bytes(i);
+	}
 }
 
 void region_fork_parent(void)
 {
-	if (fork_copy)
-		munmap(fork_copy, region.size);
-	fork_copy = NULL;
+	if (snapshot)
+		munmap(snapshot, snapshot_size);
+	snapshot = NULL;
 }
 
-/* Between fork and anything else: only what is async-signal-safe. */
+/*
+ * Between fork and anything else: only what is async-signal-safe.  Without a
+ * region of its own the child would write into its parent's lists and counters:
+ * it ends, as it would have if the kernel had refused the fork for want of
+ * memory.
+ */
+static void child_without_region(void)
+{
+	static const char text[] = "objcg: no memory for the region of a forked process\n";
+	ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
+
+	(void)written;
+	abort();
+}
+
 void region_fork_child(void)
 {
+	const char *from;
+
 	if (!region.header)
 		return;
-	if (fork_copy) {
-		/* Fails for want of kernel memory only; the child then counts in its parent's file. */
-		if (mremap(fork_copy, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   region.header) == MAP_FAILED)
-			return;
-		fork_copy = NULL;
+	if (region.path[0] != '\0') {
+		/* In place of the file, so it takes no more address space. */
+		if (!snapshot || mmap(region.header, region.size, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+				      0) == MAP_FAILED)
+			child_without_region();
+		memcpy(region.header, snapshot, REGION_HEADER_SIZE);
+		from = snapshot + REGION_HEADER_SIZE;
+		for (int i = 0; i < NR_SECTIONS; i++) {
+			memcpy((char *)region.header + region.header->sections[i].offset, from,
+			       section_bytes(i));
+			from += section_bytes(i);
+		}
+		region_fork_parent();
 		region.path[0] = '\0';
 	}
-	if (region.path[0] == '\0')
-		identify_process(region.header);
+	identify_process(region.header);
+}
+
+size_t address_space_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return SIZE_MAX;
+	return limit.rlim_cur;
 }
 
 int region_attach_file(const char *path)
@@ -339,7 +387,17 @@ int region_attach_file(const char *path)
 			return -ENOSPC;
 		}
 	}
-	copy_used(shared);
+	/* The magic last: until then it is no region for a reader. */
+	for (int i = 0; i < NR_SECTIONS; i++) {
+		size_t offset = region.header->sections[i].offset;
+
+		memcpy((char *)shared + offset, (const char *)region.header + offset,
+		       section_bytes(i));
+	}
+	memcpy((char *)shared + sizeof(region.header->magic),
+	       (const char *)region.header + sizeof(region.header->magic),
+	       REGION_HEADER_SIZE - sizeof(region.header->magic));
+	memcpy(shared, region.header, sizeof(region.header->magic));
 	if (mremap(shared, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   region.header) == MAP_FAILED) {
 		munmap(shared, region.size);

@@ -42,6 +42,9 @@ void region_fork_prepare(void);
 void region_fork_parent(void);
 void region_fork_child(void);
 
+/* RLIMIT_AS in bytes; SIZE_MAX without one. */
+size_t address_space_limit(void);
+
 /* In that child: moves the private copy into a file of its own. */
 int region_attach_file(const char *path);
 

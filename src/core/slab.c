@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "slab.h"
+#include "region.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -10,7 +11,7 @@
 #define SLOW_NEVER UINT16_MAX
 
 #define RANGE_SIZE ((size_t)256 << 30)
-#define RANGE_SIZE_MIN ((size_t)1 << 30)
+#define RANGE_SIZE_MIN ((size_t)1 << 28)
 /* The range is made accessible in these steps. */
 #define COMMIT_STEP ((size_t)4 << 20)
 #define PAGE ((size_t)4096)
@@ -68,6 +69,9 @@ int slab_init(void)
 	char *table;
 
 	for (size = RANGE_SIZE; size >= RANGE_SIZE_MIN; size /= 2) {
+		/* Under a small RLIMIT_AS leave room for everything else. */
+		if (size > address_space_limit() / 4 && size > RANGE_SIZE_MIN)
+			continue;
 		base = mmap(NULL, size + CHUNK_SIZE, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (base != MAP_FAILED)
@@ -85,7 +89,7 @@ int slab_init(void)
 	}
 	slab_range.slabs = (struct slab *)(table + TABLE_SKEW);
 	slab_range.base =
-	    (char *)(((uintptr_t)base + CHUNK_SIZE - 1) & ~(uintptr_t)(CHUNK_SIZE - 1));
+		(char *)(((uintptr_t)base + CHUNK_SIZE - 1) & ~(uintptr_t)(CHUNK_SIZE - 1));
 	slab_range.size = size;
 	return 0;
 }
@@ -424,7 +428,8 @@ void heap_collect(struct cpu *cpu)
 /*
  * A block goes back to a heap that another thread uses.  Who makes the list of
  * the slab non-empty lists the slab with its heap; linearises at the exchange
- * of slab->remote.  slab->heap does not change while the block is in use.
+ * of slab->remote, which also acquires: the collector that emptied the list has
+ * read next_pending before, and it is ours to write now.  slab->heap does not change while the block is in use.
  * tests/core/test_slab.c, tests/core/stress.c (frees of others' blocks).
  */
 void slab_free_remote(struct slab *slab, void *p)
@@ -435,7 +440,7 @@ void slab_free_remote(struct slab *slab, void *p)
 
 	do {
 		*(void **)p = first;
-	} while (!cas_weak_release(&slab->remote, &first, p));
+	} while (!cas_weak_acq_rel(&slab->remote, &first, p));
 	if (first)
 		return;
 	head = load_relaxed(&heap->pending);

@@ -71,9 +71,9 @@ static void drain_subtree(struct cpu *cpu, const struct mem_cgroup *root)
 		struct stock *stock = &cpu->stocks[i];
 		uint32_t key = load_relaxed(&stock->key);
 
-		if (key && memcg_is_descendant(
-				   memcg_from_id(load_acquire(&objcg_from_id(key >> 1)->memcg)),
-				   root))
+		if (key &&
+		    memcg_is_descendant(
+			    memcg_from_id(load_acquire(&objcg_from_id(key >> 1)->memcg)), root))
 			drain_slot(stock);
 	}
 }

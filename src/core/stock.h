@@ -18,9 +18,6 @@
 #define STOCK_BATCH_MIN ((int64_t)4 << 10)
 #define STOCK_MAX (2 * STOCK_BATCH_MAX)
 
-/* From this size on a charge that would cross memory.max is refused at once. */
-#define CHARGE_STRICT ((size_t)32 << 10)
-
 static inline struct stock *stock_slot(const struct cpu *cpu, uint32_t id)
 {
 	return &cpu->stocks[id % NR_STOCKS];

@@ -128,13 +128,19 @@ struct mem_cgroup {
 	_Atomic uint32_t seq; /* odd while name, parent or state change */
 	uint32_t name_len;
 	_Atomic int64_t granted_until; /* above the ceiling, after a refusal */
-	_Atomic int64_t wanted;	       /* the largest allocation refused since reclaim last looked */
+	_Atomic int64_t wanted; /* the largest allocation refused since reclaim last looked */
 	uint8_t spare[24];
 	char name[256];
 };
 
 /* Why the reclaimer should look at a group. */
-enum memcg_flag { FLAG_HIGH = 1, FLAG_MAX = 2, FLAG_CEILING = 4, FLAG_EMPTY = 8, FLAG_REFUSED = 16 };
+enum memcg_flag {
+	FLAG_HIGH = 1,
+	FLAG_MAX = 2,
+	FLAG_CEILING = 4,
+	FLAG_EMPTY = 8,
+	FLAG_REFUSED = 16
+};
 
 /* --- region: obj_cgroup -------------------------------------------------- */
 
@@ -159,8 +165,13 @@ struct obj_cgroup {
 enum task_state { TASK_FREE, TASK_LIVE };
 
 struct task {
-	_Atomic uint32_t objcg; /* objcg id << 1 | OBJCG_UPDATE; 0: taken for an update */
-	_Atomic uint32_t memcg;
+	union {
+		struct {
+			_Atomic uint32_t objcg; /* objcg id << 1 | OBJCG_UPDATE */
+			_Atomic uint32_t memcg;
+		};
+		_Atomic uint64_t word; /* both, memcg in the upper half: what is changed */
+	};
 	_Atomic uint32_t gen;
 	_Atomic uint32_t state;
 	uint64_t id;
@@ -226,9 +237,9 @@ struct medium_owner {
 
 /*
  * A free block's link is its first word, at an address divisible by 16.  What
- * is touched with it at each allocation and free stands at 8 modulo 16: a load
- * whose address has the same low 12 bits as a store shortly before it waits for
- * that store, and these never do (three times the time, where they did).
+ * is touched with it at each allocation and free stands at 8 modulo 16: many
+ * processors have a load wait for an earlier store whose address has the same
+ * low 12 bits, and these never have.
  */
 struct slab {
 	struct slab *next; /* partial list of its class, or empty slabs */
@@ -251,8 +262,8 @@ struct slab {
 };
 
 _Static_assert(offsetof(struct slab, free) % 16 == 8 && offsetof(struct slab, owner) % 16 == 8 &&
-		   offsetof(struct slab, block_size) % 16 == 8 &&
-		   offsetof(struct slab, heap) % 16 == 8,
+		       offsetof(struct slab, block_size) % 16 == 8 &&
+		       offsetof(struct slab, heap) % 16 == 8,
 	       "hot words are at 8 modulo 16");
 
 struct heap {
