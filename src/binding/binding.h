@@ -4,7 +4,8 @@
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_group.c    GroupBase            py_task.c  TaskBase
- *   py_limits.c   what happens when a limit is crossed
+ *   py_limits.c   interrupting a task whose group is over a limit
+ *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
  *   py_bench.c    timing the allocator beside the one before it
  *   py_module.c   the module
@@ -169,11 +170,19 @@ void limits_notice(const struct charge_result *result, int may_wait);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
 extern _Atomic int limits_armed;
-void limits_wake(void);
-/* Whether somebody waits for a group's last task to end. */
-extern int limits_watch_empty;
 void limits_after_fork_child(void);
 extern PyMethodDef limits_methods[];
+
+/* --- py_reclaimer.c ------------------------------------------------------- */
+
+/* Wakes the reclaimer, if it runs. From anywhere. */
+void reclaimer_wake(void);
+int reclaimer_is_running(void);
+void reclaimer_set_service(PyObject *service);
+void reclaimer_after_fork_child(void);
+/* Whether somebody waits for a group's last task to end. */
+extern int reclaimer_watch_empty;
+extern PyMethodDef reclaimer_methods[];
 
 /* --- py_run.c ------------------------------------------------------------ */
 

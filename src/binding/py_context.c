@@ -114,9 +114,9 @@ static void membership_dealloc(Membership *self)
 		struct mem_cgroup *memcg = memcg_from_id(load_relaxed(&task->memcg));
 
 		task_free(task);
-		if (unlikely(limits_watch_empty) && load_relaxed(&memcg->nr_tasks) == 0 &&
+		if (unlikely(reclaimer_watch_empty) && load_relaxed(&memcg->nr_tasks) == 0 &&
 		    memcg_flag(memcg, FLAG_EMPTY))
-			limits_wake();
+			reclaimer_wake();
 	}
 	PyObject_Free(self);
 	/* Last, and not by recursion in the common case of a short chain. */

@@ -348,6 +348,7 @@ static void fork_child(void)
 	pthread_mutex_init(&interpreters_mutex, NULL);
 #endif
 	limits_after_fork_child();
+	reclaimer_after_fork_child();
 }
 
 int hooks_prepare(void)

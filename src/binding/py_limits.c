@@ -36,19 +36,12 @@
 #include <frameobject.h>
 #include <opcode.h>
 
-#include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 
 _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or taken back */
-int limits_watch_empty;
 
 static PyObject *over_handler;
-static int reclaimer_running;
-static PyObject *service_handler;
 static PyObject *armed_class; /* what limits_armed counts: the class last armed */
 static PyObject *reports;     /* thread ident -> (gid, task id, limit, usage) */
 
@@ -254,7 +247,7 @@ static void wait_for_reclaimer(struct mem_cgroup *memcg)
 	int64_t max = load_relaxed(&memcg->memory.max);
 	int64_t far = max + (page_counter_ceiling(max) - CEILING_GRANTS - max) / 4;
 
-	if (waits_left > 0 && reclaimer_running && load_relaxed(&memcg->memory.usage) > far) {
+	if (waits_left > 0 && reclaimer_is_running() && load_relaxed(&memcg->memory.usage) > far) {
 		waits_left--;
 		nanosleep(&pause, NULL);
 	}
@@ -294,7 +287,7 @@ void limits_notice(const struct charge_result *result, int may_wait)
 		}
 	}
 	if (wake)
-		limits_wake();
+		reclaimer_wake();
 }
 
 /* This thread's own pending exception; the GIL is held. */
@@ -453,99 +446,11 @@ static PyObject *pending_report(PyObject *module, PyObject *unused)
 	return report;
 }
 
-/* --- the reclaimer thread ------------------------------------------------ */
-
-static sem_t wakeups;
-static pthread_t reclaimer;
-static _Atomic int reclaimer_stop;
-static _Atomic int wake_posted;
-
-void limits_wake(void)
-{
-	if (reclaimer_running && !xchg_acq_rel(&wake_posted, 1))
-		sem_post(&wakeups);
-}
-
-static void *reclaimer_main(void *unused)
-{
-	(void)unused;
-	for (;;) {
-		PyGILState_STATE state;
-		PyObject *result;
-
-		while (sem_wait(&wakeups) < 0 && errno == EINTR)
-			;
-		if (load_acquire(&reclaimer_stop))
-			return NULL;
-		store_release(&wake_posted, 0);
-		state = PyGILState_Ensure();
-		if (service_handler) {
-			result = PyObject_CallNoArgs(service_handler);
-			if (result)
-				Py_DECREF(result);
-			else
-				PyErr_WriteUnraisable(service_handler);
-		}
-		PyGILState_Release(state);
-	}
-}
-
-static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
-{
-	sigset_t all;
-	sigset_t before;
-	int err;
-
-	(void)module;
-	(void)unused;
-	if (reclaimer_running)
-		Py_RETURN_NONE;
-	if (sem_init(&wakeups, 0, 0) < 0)
-		return PyErr_SetFromErrno(PyExc_OSError);
-	store_relaxed(&reclaimer_stop, 0);
-	store_relaxed(&wake_posted, 0);
-	/* Signals are for the program's own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&reclaimer, NULL, reclaimer_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (err)
-		return raise_errno(-err);
-	reclaimer_running = 1;
-	Py_RETURN_NONE;
-}
-
-static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
-{
-	(void)module;
-	(void)unused;
-	if (reclaimer_running) {
-		store_release(&reclaimer_stop, 1);
-		sem_post(&wakeups);
-		Py_BEGIN_ALLOW_THREADS pthread_join(reclaimer, NULL);
-		Py_END_ALLOW_THREADS reclaimer_running = 0;
-		sem_destroy(&wakeups);
-	}
-	Py_RETURN_NONE;
-}
-
-/* The child has no reclaimer; the Python side starts one when it has work for it. */
 void limits_after_fork_child(void)
 {
-	reclaimer_running = 0;
 	main_busy = 0;
 	store_relaxed(&main_pending, 0);
 	store_relaxed(&limits_armed, 0);
-}
-
-/* --- for the policy, in Python ------------------------------------------- */
-
-static PyObject *wake_reclaimer(PyObject *module, PyObject *unused)
-{
-	(void)module;
-	(void)unused;
-	limits_wake();
-	Py_RETURN_NONE;
 }
 
 static PyObject *set_policy(PyObject *module, PyObject *args)
@@ -564,113 +469,13 @@ static PyObject *set_policy(PyObject *module, PyObject *args)
 		return NULL;
 	Py_INCREF(over);
 	Py_XSETREF(over_handler, over);
-	Py_INCREF(service);
-	Py_XSETREF(service_handler, service);
-	Py_RETURN_NONE;
-}
-
-static const struct {
-	uint32_t flag;
-	const char *name;
-} flag_names[] = {
-	{FLAG_HIGH, "high"},   {FLAG_MAX, "max"},	  {FLAG_CEILING, "ceiling"},
-	{FLAG_EMPTY, "empty"}, {FLAG_REFUSED, "refused"},
-};
-
-static PyObject *take_flagged(PyObject *module, PyObject *unused)
-{
-	PyObject *list = PyList_New(0);
-	uint32_t cursor = 0;
-	uint32_t flags;
-	uint32_t gid;
-
-	(void)module;
-	(void)unused;
-	while (list && (gid = memcg_take_flagged(&cursor, &flags)) != 0) {
-		for (size_t i = 0; list && i < sizeof(flag_names) / sizeof(flag_names[0]); i++) {
-			PyObject *item;
-
-			if (!(flags & flag_names[i].flag))
-				continue;
-			item = Py_BuildValue("Is", (unsigned int)gid, flag_names[i].name);
-			if (!item || PyList_Append(list, item) < 0)
-				Py_CLEAR(list);
-			Py_XDECREF(item);
-		}
-	}
-	return list;
-}
-
-static PyObject *exempt(PyObject *module, PyObject *args)
-{
-	PyObject *gid;
-	long long bytes;
-	struct mem_cgroup *memcg;
-	int64_t until;
-	int64_t ceiling;
-
-	(void)module;
-	if (!PyArg_ParseTuple(args, "OL", &gid, &bytes) || !(memcg = memcg_from_object(gid)))
-		return NULL;
-	ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
-	until = load_relaxed(&memcg->memory.usage) + bytes;
-	/* Once, until the group has been below its limit: or it would creep up to the ceiling. */
-	if (load_relaxed(&memcg->exempt_until) == 0)
-		store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
-	Py_RETURN_NONE;
-}
-
-static PyObject *take_wanted(PyObject *module, PyObject *gid)
-{
-	struct mem_cgroup *memcg = memcg_from_object(gid);
-
-	(void)module;
-	return memcg ? PyLong_FromLongLong(xchg_acq_rel(&memcg->wanted, 0)) : NULL;
-}
-
-static PyObject *count_event(PyObject *module, PyObject *args)
-{
-	/* in the order of enum memcg_event */
-	static const char *const names[NR_EVENTS] = {"low", "high", "max", "ceiling", "raised"};
-	PyObject *gid;
-	PyObject *name;
-	struct mem_cgroup *memcg;
-
-	(void)module;
-	if (!PyArg_ParseTuple(args, "OU", &gid, &name) || !(memcg = memcg_from_object(gid)))
-		return NULL;
-	for (int i = 0; i < NR_EVENTS; i++) {
-		if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
-			memcg_event(memcg, (enum memcg_event)i);
-			Py_RETURN_NONE;
-		}
-	}
-	PyErr_Format(PyExc_ValueError, "unknown event %R: low, high, max, ceiling or raised", name);
-	return NULL;
-}
-
-static PyObject *watch_empty(PyObject *module, PyObject *on)
-{
-	int watch = PyObject_IsTrue(on);
-
-	(void)module;
-	if (watch < 0)
-		return NULL;
-	limits_watch_empty = watch;
+	reclaimer_set_service(service);
 	Py_RETURN_NONE;
 }
 
 PyMethodDef limits_methods[] = {
+	{"set_policy", set_policy, METH_VARARGS, NULL},
 	{"raise_in_group", raise_in_group, METH_VARARGS, NULL},
 	{"pending_report", pending_report, METH_NOARGS, NULL},
-	{"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
-	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
-	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
-	{"set_policy", set_policy, METH_VARARGS, NULL},
-	{"take_flagged", take_flagged, METH_NOARGS, NULL},
-	{"exempt", exempt, METH_VARARGS, NULL},
-	{"take_wanted", take_wanted, METH_O, NULL},
-	{"count_event", count_event, METH_VARARGS, NULL},
-	{"watch_empty", watch_empty, METH_O, NULL},
 	{NULL, NULL, 0, NULL},
 };

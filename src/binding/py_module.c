@@ -363,6 +363,7 @@ PyMODINIT_FUNC PyInit__core(void)
 	if (!module)
 		return NULL;
 	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
+	    PyModule_AddFunctions(module, reclaimer_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_methods) < 0 || add_layout(module) < 0)
 		goto failed;

@@ -30,7 +30,10 @@ int memcg_create(struct mem_cgroup *parent, const char *name, size_t name_len,
  */
 int memcg_remove(struct mem_cgroup *memcg, bool force);
 
-/* Whether `memcg` is `root` or below it. Caller is in a section or holds tree_lock. */
+/*
+ * Whether `memcg` is `root` or below it.  Caller is in a section, holds tree_lock,
+ * or knows that no group is removed meanwhile (in CPython, by the GIL).
+ */
 bool memcg_is_descendant(struct mem_cgroup *memcg, const struct mem_cgroup *root);
 
 /* Counts an event for the group and all above it, and flags it for the reclaimer. */

@@ -84,6 +84,7 @@ refused:
 	/* The watermarks below keep the attempt: a peak too high by less than CHARGE_STRICT. */
 	result->refused = memcg_id(level);
 	result->over = 0;
+	result->high = 0;
 	for (undo = memcg; undo != level; undo = parent_mem_cgroup(undo))
 		fetch_add_relaxed(&undo->memory.usage, -nr);
 	fetch_add_relaxed(&level->memory.usage, -nr);

@@ -170,8 +170,8 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	}
 	result->refused = 0;
 	/*
-	 * Over its limit a group has no stock: what it frees lowers the counter at
-	 * once, and each allocation is looked at.
+	 * Over its limit a group has no stock on this cpu: what it frees lowers the
+	 * counter at once, and each allocation is looked at.
 	 */
 	drain_slot(stock);
 	if (!obj_cgroup_try_charge(objcg, bytes, BOUND_CEILING, result)) {

@@ -1,0 +1,222 @@
+/*
+ * The reclaimer: this system's kswapd, a thread of its own that is woken from
+ * hooks, by a semaphore, when a group was flagged.  What it then does is policy,
+ * and in Python: it takes the GIL and calls one function.
+ *
+ * A native thread and not a threading.Thread, so that a program that looks at
+ * its threads finds those it has started.
+ */
+#include "binding.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+
+int reclaimer_watch_empty;
+
+static PyObject *service_handler;
+static int running;
+static sem_t wakeups;
+static pthread_t reclaimer;
+static _Atomic int reclaimer_stop;
+static _Atomic int wake_posted;
+
+void reclaimer_wake(void)
+{
+	if (running && !xchg_acq_rel(&wake_posted, 1))
+		sem_post(&wakeups);
+}
+
+static void *reclaimer_main(void *unused)
+{
+	(void)unused;
+	for (;;) {
+		PyGILState_STATE state;
+		PyObject *result;
+
+		while (sem_wait(&wakeups) < 0 && errno == EINTR)
+			;
+		if (load_acquire(&reclaimer_stop))
+			return NULL;
+		store_release(&wake_posted, 0);
+		state = PyGILState_Ensure();
+		if (service_handler) {
+			result = PyObject_CallNoArgs(service_handler);
+			if (result)
+				Py_DECREF(result);
+			else
+				PyErr_WriteUnraisable(service_handler);
+		}
+		PyGILState_Release(state);
+	}
+}
+
+static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
+{
+	sigset_t all;
+	sigset_t before;
+	int err;
+
+	(void)module;
+	(void)unused;
+	if (running)
+		Py_RETURN_NONE;
+	if (sem_init(&wakeups, 0, 0) < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	store_relaxed(&reclaimer_stop, 0);
+	store_relaxed(&wake_posted, 0);
+	/* Signals are for the program's own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&reclaimer, NULL, reclaimer_main, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (err)
+		return raise_errno(-err);
+	running = 1;
+	Py_RETURN_NONE;
+}
+
+static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (running) {
+		store_release(&reclaimer_stop, 1);
+		sem_post(&wakeups);
+		Py_BEGIN_ALLOW_THREADS pthread_join(reclaimer, NULL);
+		Py_END_ALLOW_THREADS running = 0;
+		sem_destroy(&wakeups);
+	}
+	Py_RETURN_NONE;
+}
+
+int reclaimer_is_running(void)
+{
+	return running;
+}
+
+void reclaimer_set_service(PyObject *service)
+{
+	Py_INCREF(service);
+	Py_XSETREF(service_handler, service);
+}
+
+/* The child has no reclaimer; the Python side starts one when it has work for it. */
+void reclaimer_after_fork_child(void)
+{
+	running = 0;
+}
+
+/* --- for the policy, in Python (objcg/limits.py, objcg/reclaim.py) ---------- */
+
+static PyObject *wake_reclaimer(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	reclaimer_wake();
+	Py_RETURN_NONE;
+}
+
+static const struct {
+	uint32_t flag;
+	const char *name;
+} flag_names[] = {
+	{FLAG_HIGH, "high"},   {FLAG_MAX, "max"},	  {FLAG_CEILING, "ceiling"},
+	{FLAG_EMPTY, "empty"}, {FLAG_REFUSED, "refused"},
+};
+
+static PyObject *take_flagged(PyObject *module, PyObject *unused)
+{
+	PyObject *list = PyList_New(0);
+	uint32_t cursor = 0;
+	uint32_t flags;
+	uint32_t gid;
+
+	(void)module;
+	(void)unused;
+	while (list && (gid = memcg_take_flagged(&cursor, &flags)) != 0) {
+		for (size_t i = 0; list && i < sizeof(flag_names) / sizeof(flag_names[0]); i++) {
+			PyObject *item;
+
+			if (!(flags & flag_names[i].flag))
+				continue;
+			item = Py_BuildValue("Is", (unsigned int)gid, flag_names[i].name);
+			if (!item || PyList_Append(list, item) < 0)
+				Py_CLEAR(list);
+			Py_XDECREF(item);
+		}
+	}
+	return list;
+}
+
+static PyObject *exempt(PyObject *module, PyObject *args)
+{
+	PyObject *gid;
+	long long bytes;
+	struct mem_cgroup *memcg;
+	int64_t until;
+	int64_t ceiling;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OL", &gid, &bytes) || !(memcg = memcg_from_object(gid)))
+		return NULL;
+	ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
+	until = load_relaxed(&memcg->memory.usage) + bytes;
+	/* Once, until the group has been below its limit: or it would creep up to the ceiling. */
+	if (load_relaxed(&memcg->exempt_until) == 0)
+		store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
+	Py_RETURN_NONE;
+}
+
+static PyObject *take_wanted(PyObject *module, PyObject *gid)
+{
+	struct mem_cgroup *memcg = memcg_from_object(gid);
+
+	(void)module;
+	return memcg ? PyLong_FromLongLong(xchg_acq_rel(&memcg->wanted, 0)) : NULL;
+}
+
+static PyObject *count_event(PyObject *module, PyObject *args)
+{
+	/* in the order of enum memcg_event */
+	static const char *const names[NR_EVENTS] = {"low", "high", "max", "ceiling", "raised"};
+	PyObject *gid;
+	PyObject *name;
+	struct mem_cgroup *memcg;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OU", &gid, &name) || !(memcg = memcg_from_object(gid)))
+		return NULL;
+	for (int i = 0; i < NR_EVENTS; i++) {
+		if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
+			memcg_event(memcg, (enum memcg_event)i);
+			Py_RETURN_NONE;
+		}
+	}
+	PyErr_Format(PyExc_ValueError, "unknown event %R: low, high, max, ceiling or raised", name);
+	return NULL;
+}
+
+static PyObject *watch_empty(PyObject *module, PyObject *on)
+{
+	int watch = PyObject_IsTrue(on);
+
+	(void)module;
+	if (watch < 0)
+		return NULL;
+	reclaimer_watch_empty = watch;
+	Py_RETURN_NONE;
+}
+
+PyMethodDef reclaimer_methods[] = {
+	{"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
+	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
+	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
+	{"take_flagged", take_flagged, METH_NOARGS, NULL},
+	{"exempt", exempt, METH_VARARGS, NULL},
+	{"take_wanted", take_wanted, METH_O, NULL},
+	{"count_event", count_event, METH_VARARGS, NULL},
+	{"watch_empty", watch_empty, METH_O, NULL},
+	{NULL, NULL, 0, NULL},
+};
