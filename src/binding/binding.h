@@ -39,6 +39,7 @@ struct thread_cache {
 	struct cpu *cpu;
 	uint32_t task_gen;
 	int is_main; /* CPython's main thread: -1 not known yet */
+	int pinned;  /* the task was chosen by membership_set()'s caller: do not look anew */
 };
 
 extern __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec")));
@@ -87,6 +88,14 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts);
 /* Asks which thread state is current, and refreshes the cache if it must. */
 void thread_cache_revalidate(struct thread_cache *cache);
 
+/*
+ * The cache, looked up anew: for whatever is not an allocation's fast path.  Code
+ * that sets all variables of a context behind our back (asgiref does), or swaps
+ * thread states of one interpreter, is noticed here at the latest; alloc_slow()
+ * calls it too, so that what goes astray is one stock.
+ */
+struct thread_cache *thread_cache_now(void);
+
 /* The cache, valid, for code that holds the GIL. */
 static inline struct thread_cache *thread_cache_get(void)
 {
@@ -119,6 +128,9 @@ int membership_set(Membership *membership);
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name);
 int group_exit(uint32_t gid, uint32_t gen);
 
+/* The task of a value of the private variable; the root's if a program has put something else there. */
+struct task *membership_task(PyObject *value);
+
 int context_init(void);
 int context_add_types(PyObject *module);
 void context_after_fork_child(void);
@@ -150,6 +162,9 @@ typedef struct {
 	uint32_t gen;
 	uint64_t uid;
 } GroupBase;
+
+/* Whether this is the main interpreter; else 0 with RuntimeError. */
+int in_main_interpreter(void);
 
 extern PyTypeObject GroupBase_Type;
 extern PyTypeObject TaskBase_Type;

@@ -8,8 +8,10 @@
  * which CPython changes at each switch of contexts, has changed.
  *
  * What does not work, and what we do about it:
- * - context_ver does not change when a variable is set.  The variable is ours
- *   alone; whoever sets it (membership_set) writes the cache too.
+ * - context_ver does not change when a variable is set.  Whoever sets ours
+ *   (membership_set) writes the cache too.  Libraries that set all variables of
+ *   a context set it behind our back: whatever is not an allocation's fast path
+ *   looks anew (thread_cache_now), and a value that is not ours is no group.
  * - PyContextVar_Get while CPython *resets* that variable fills a cache in the
  *   variable that outlives the reset.  We never reset: leaving a group sets the
  *   membership that was current before, at the outermost the root's.
@@ -65,7 +67,7 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 		cache->is_main = PyThread_get_thread_ident() == main_thread;
 		if (ts->context && PyContextVar_Get(variable, NULL, &value) < 0)
 			PyErr_Clear();
-		cache_task(cache, value ? ((Membership *)value)->task : &region.tasks[TASK_ROOT]);
+		cache_task(cache, membership_task(value));
 		Py_XDECREF(value);
 		if (unlikely(load_relaxed(&limits_armed)))
 			limits_context_changed(ts);
@@ -75,6 +77,18 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 	cache->context_ver = ts->context_ver;
 	if (cache->is_main || in_slab_range(ts))
 		cache->watched = ts;
+}
+
+struct thread_cache *thread_cache_now(void)
+{
+	struct thread_cache *cache = &thread_cache;
+	PyThreadState *ts = current_thread_state();
+
+	/* Swapped on this thread: from now on everyone asks which one is current. */
+	if (cache->ts && cache->ts != ts)
+		store_release(&several_interpreters, 1);
+	thread_cache_refresh(cache, ts);
+	return cache;
 }
 
 void thread_cache_revalidate(struct thread_cache *cache)
@@ -119,8 +133,17 @@ static void membership_dealloc(Membership *self)
 			reclaimer_wake();
 	}
 	PyObject_Free(self);
-	/* Last, and not by recursion in the common case of a short chain. */
-	Py_XDECREF(previous);
+	/* One after the other: a long chain must not become deep recursion. */
+	while (previous) {
+		Membership *next = NULL;
+
+		if (Py_REFCNT(previous) == 1) {
+			next = previous->previous;
+			previous->previous = NULL;
+		}
+		Py_DECREF(previous);
+		previous = next;
+	}
 }
 
 static PyTypeObject Membership_Type = {
@@ -130,6 +153,13 @@ static PyTypeObject Membership_Type = {
 	.tp_flags = Py_TPFLAGS_DEFAULT,
 	.tp_dealloc = (destructor)membership_dealloc,
 };
+
+struct task *membership_task(PyObject *value)
+{
+	if (!value || Py_TYPE(value) != &Membership_Type)
+		return &region.tasks[TASK_ROOT];
+	return ((Membership *)value)->task;
+}
 
 static Membership *membership_new(struct task *task, Membership *previous)
 {
@@ -152,8 +182,10 @@ Membership *membership_current(void)
 
 	if (PyContextVar_Get(variable, NULL, &value) < 0)
 		PyErr_Clear();
-	if (!value)
+	if (!value || Py_TYPE(value) != &Membership_Type) {
+		Py_XDECREF(value);
 		return root_membership;
+	}
 	Py_DECREF(value);
 	return (Membership *)value;
 }
@@ -165,9 +197,12 @@ Membership *membership_current(void)
  */
 int membership_set(Membership *membership)
 {
-	PyObject *token = PyContextVar_Set(variable, (PyObject *)membership);
-	struct thread_cache *cache;
+	struct thread_cache *cache = &thread_cache;
+	PyObject *token;
 
+	cache->pinned++;
+	token = PyContextVar_Set(variable, (PyObject *)membership);
+	cache->pinned--;
 	if (!token)
 		return -1;
 	Py_DECREF(token);
@@ -183,7 +218,7 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 	int err = 0;
 	int failed;
 
-	thread_cache_get();
+	thread_cache_now();
 	task = task_alloc(memcg, &err);
 	if (!task) {
 		raise_errno(err);
@@ -231,19 +266,30 @@ int group_exit(uint32_t gid, uint32_t gen)
 				"`with group:` must end in the context in which it began");
 		return -1;
 	}
-	self->exited = 1;
-	if (self != current)
+	if (self != current) {
+		self->exited = 1;
 		return 0;
+	}
 	target = self->previous;
 	while (target && target->exited)
 		target = target->previous;
 	if (!target)
 		target = root_membership;
 	Py_INCREF(target);
-	cache_task(thread_cache_get(), target->task);
+	cache_task(thread_cache_now(), target->task);
 	if (unlikely(load_relaxed(&limits_armed)))
 		limits_context_changed(PyThreadState_Get());
+	Py_INCREF(self);
 	failed = membership_set(target);
+	if (!failed) {
+		/*
+		 * This entry is over, here and for whoever has inherited it.  They go on
+		 * in the group, but it keeps nothing alive that was current before.
+		 */
+		self->gid = 0;
+		Py_CLEAR(self->previous);
+	}
+	Py_DECREF(self);
 	Py_DECREF(target);
 	return failed;
 }
@@ -297,12 +343,12 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 	Membership *before;
 	PyObject *result;
 
-	if (!self->membership) {
+	if (!self->membership || !self->function) {
 		PyErr_SetString(PyExc_RuntimeError, "a thread's start can be called once only");
 		return NULL;
 	}
 	if (self->kind == BIND_THREAD) {
-		thread_cache_get();
+		thread_cache_now();
 		if (membership_set(self->membership) < 0)
 			return NULL;
 		Py_CLEAR(self->membership);
@@ -313,6 +359,7 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 		}
 		return result;
 	}
+	thread_cache_now();
 	before = membership_current();
 	Py_INCREF(before);
 	if (membership_set(self->membership) < 0) {
@@ -345,12 +392,14 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 /* Looks like the function it carries. */
 static PyObject *bound_getattr(Bound *self, PyObject *name)
 {
+	if (!self->function)
+		return PyObject_GenericGetAttr((PyObject *)self, name);
 	return PyObject_GetAttr(self->function, name);
 }
 
 static PyObject *bound_repr(Bound *self)
 {
-	return PyObject_Repr(self->function);
+	return PyObject_Repr(self->function ? self->function : Py_None);
 }
 
 static PyTypeObject Bound_Type = {

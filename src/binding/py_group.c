@@ -10,6 +10,14 @@ PyObject *raise_errno(int negative_errno)
 	return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+int in_main_interpreter(void)
+{
+	if (PyThreadState_Get()->interp == PyInterpreterState_Main())
+		return 1;
+	PyErr_SetString(PyExc_RuntimeError, "objcg can only be used in the main interpreter");
+	return 0;
+}
+
 struct mem_cgroup *group_memcg(PyObject *object)
 {
 	GroupBase *self = (GroupBase *)object;
@@ -43,6 +51,8 @@ static PyObject *group_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	GroupBase *self;
 	int err;
 
+	if (!in_main_interpreter())
+		return NULL;
 	if (kwargs && PyDict_GET_SIZE(kwargs)) {
 		PyErr_SetString(PyExc_TypeError, "GroupBase takes no keyword arguments");
 		return NULL;

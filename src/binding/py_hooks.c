@@ -99,6 +99,8 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	struct charge_result result = {0, 0, 0};
 	void *p;
 
+	if (!cache->pinned)
+		thread_cache_now();
 	if (unlikely(!cache->cpu))
 		return NULL; /* more interpreters than we have room for */
 	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);

@@ -23,8 +23,9 @@
  * Neither raises where the innermost frame is of a library that keeps the books
  * of an event loop or of threads (`uninterruptible` below): asyncio's call_soon()
  * runs in the context of the task it is to wake, and an exception there loses
- * the wake-up.  It waits for the first frame that will do, as long as the
- * context is the offender's; and the next allocation over the limit asks again.
+ * the wake-up.  The next allocation over the limit asks again.  (Nor does the
+ * pending call ask again by itself: CPython runs what is pending until nothing
+ * is, at the end even without a bound.)
  *
  * Both are the kernel's "return to user space".  From a hook only what takes
  * no lock of the interpreter's is called: posting a semaphore, and
@@ -68,13 +69,15 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
 }
 
 /*
- * Top-level packages in whose frames nothing is raised.  trio keeps
+ * Top-level packages in whose frames nothing is raised: event loops and thread
+ * pools, and what prints an error that is on its way already.  trio keeps
  * KeyboardInterrupt out of its frames for the same reason.
  */
 static const char *const uninterruptible[] = {
-	"anyio",     "asyncio", "concurrent", "contextlib", "gevent",	 "greenlet",
-	"importlib", "objcg",	"outcome",    "queue",	    "selectors", "sniffio",
-	"threading", "trio",	"uvloop",     "warnings",   "weakref",
+	"_colorize",  "anyio",	   "ast",    "asyncio",	  "atexit",    "codecs",    "concurrent",
+	"contextlib", "encodings", "gevent", "greenlet",  "importlib", "linecache", "logging",
+	"objcg",      "outcome",   "queue",  "selectors", "sniffio",   "threading", "tokenize",
+	"traceback",  "trio",	   "uvloop", "warnings",  "weakref",
 };
 
 static int is_program_frame(PyFrameObject *frame)
@@ -190,12 +193,8 @@ static int deliver(void *unused)
 	frame = PyThreadState_GetFrame(PyThreadState_Get());
 	interruptible = frame_is_interruptible(frame);
 	Py_XDECREF(frame);
-	if (!interruptible) {
-		/* Again at the next eval-breaker, until the context is another's. */
-		if (!xchg_acq_rel(&main_pending, 1) && Py_AddPendingCall(deliver, NULL) < 0)
-			store_release(&main_pending, 0);
+	if (!interruptible)
 		return 0;
-	}
 	main_busy = 1;
 	exception = PyObject_CallFunction(over_handler, "ILL", (unsigned int)gid, (long long)usage,
 					  (long long)limit);
@@ -307,13 +306,35 @@ struct candidate {
 	PyFrameObject *frame;
 };
 
-static Py_ssize_t list_contexts(struct candidate *candidates, Py_ssize_t room)
+static int is_offender(unsigned long thread, uint32_t gid)
+{
+	for (int i = 0; i < NR_OFFENDERS; i++)
+		if (load_acquire(&offenders[i].gid) == gid &&
+		    load_relaxed(&offenders[i].thread) == thread)
+			return 1;
+	return 0;
+}
+
+static void offender_forget(unsigned long thread, uint32_t gid)
+{
+	for (int i = 0; i < NR_OFFENDERS; i++)
+		if (load_acquire(&offenders[i].gid) == gid &&
+		    load_relaxed(&offenders[i].thread) == thread)
+			store_relaxed(&offenders[i].gid, 0);
+}
+
+/* Threads that crossed the limit of `gid` and can be interrupted now. */
+static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_ssize_t room)
 {
 	PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
 	Py_ssize_t n = 0;
 
 	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
-		if (!ts->context || is_handling_memory_error(ts))
+		if (!ts->context || !is_offender(ts->thread_id, gid) ||
+		    is_handling_memory_error(ts))
+			continue;
+		/* Another's exception, of a time limit say, must not be lost for ours. */
+		if (ts->async_exc)
 			continue;
 		candidates[n].thread = ts->thread_id;
 		Py_INCREF(ts->context);
@@ -323,31 +344,15 @@ static Py_ssize_t list_contexts(struct candidate *candidates, Py_ssize_t room)
 	return n;
 }
 
-/* The task of another thread's context, or NULL. */
+/* The task of another thread's context. */
 static const struct task *task_of_context(PyObject *context)
 {
 	PyObject *value = PyObject_GetItem(context, context_variable());
-	const struct task *task;
+	const struct task *task = membership_task(value);
 
-	if (!value) {
-		PyErr_Clear();
-		return NULL;
-	}
-	task = ((Membership *)value)->task;
-	Py_DECREF(value); /* the context holds another */
+	PyErr_Clear();
+	Py_XDECREF(value); /* the context holds another */
 	return task;
-}
-
-static int is_offender(unsigned long thread, uint32_t gid)
-{
-	for (int i = 0; i < NR_OFFENDERS; i++) {
-		if (load_acquire(&offenders[i].gid) == gid &&
-		    load_relaxed(&offenders[i].thread) == thread) {
-			store_relaxed(&offenders[i].gid, 0);
-			return 1;
-		}
-	}
-	return 0;
 }
 
 static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *memcg,
@@ -373,7 +378,7 @@ static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *mem
 
 static PyObject *raise_in_group(PyObject *module, PyObject *args)
 {
-	struct candidate candidates[256];
+	struct candidate candidates[NR_OFFENDERS];
 	PyObject *gid_object;
 	PyObject *exception;
 	struct mem_cgroup *memcg;
@@ -397,13 +402,13 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	 * nothing here runs bytecode but for a collection's finalizers.
 	 */
 	collecting = PyGC_Disable();
-	nr = list_contexts(candidates, 256);
+	nr = list_offenders(memcg_id(memcg), candidates, NR_OFFENDERS);
 	for (Py_ssize_t i = 0; i < nr; i++) {
-		if (!raised && !failed && is_offender(candidates[i].thread, memcg_id(memcg))) {
+		if (!raised && !failed) {
 			const struct task *task = task_of_context(candidates[i].context);
 
-			if (task &&
-			    memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
+			offender_forget(candidates[i].thread, memcg_id(memcg));
+			if (memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
 			    frame_is_interruptible(candidates[i].frame)) {
 				failed = arm(candidates[i].thread, exception, memcg, task) < 0;
 				raised = candidates[i].thread;
@@ -459,7 +464,7 @@ static PyObject *set_policy(PyObject *module, PyObject *args)
 	PyObject *service;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "OO", &over, &service))
+	if (!in_main_interpreter() || !PyArg_ParseTuple(args, "OO", &over, &service))
 		return NULL;
 	if (!PyCallable_Check(over) || !PyCallable_Check(service)) {
 		PyErr_SetString(PyExc_TypeError, "set_policy() needs two callables");

@@ -24,13 +24,10 @@ static PyObject *install(PyObject *module, PyObject *args)
 	(void)module;
 	if (!PyArg_ParseTuple(args, "Ops", &path_object, &migration, &command))
 		return NULL;
+	if (!in_main_interpreter())
+		return NULL;
 	if (hooks_installed())
 		Py_RETURN_NONE;
-	if (PyThreadState_Get()->interp != PyInterpreterState_Main()) {
-		PyErr_SetString(PyExc_RuntimeError,
-				"objcg can only be enabled in the main interpreter");
-		return NULL;
-	}
 	if (path_object != Py_None && !PyUnicode_FSConverter(path_object, &path))
 		return NULL;
 	err = kmem_init(path ? PyBytes_AS_STRING(path) : NULL, command, Py_GetVersion());
@@ -111,7 +108,7 @@ static PyObject *current_task(PyObject *module, PyObject *unused)
 	(void)unused;
 	if (!need_enabled())
 		return NULL;
-	return task_handle(thread_cache_get()->task);
+	return task_handle(thread_cache_now()->task);
 }
 
 static PyObject *current_gid(PyObject *module, PyObject *unused)
@@ -120,7 +117,7 @@ static PyObject *current_gid(PyObject *module, PyObject *unused)
 	(void)unused;
 	if (!need_enabled())
 		return NULL;
-	return PyLong_FromUnsignedLong(load_acquire(&thread_cache_get()->task->memcg));
+	return PyLong_FromUnsignedLong(load_acquire(&thread_cache_now()->task->memcg));
 }
 
 /* Where an object's block begins: what CPython puts before the object itself. */

@@ -37,6 +37,8 @@ PyObject *task_handle(const struct task *task)
 PyObject *set_task_type(PyObject *module, PyObject *type)
 {
 	(void)module;
+	if (!in_main_interpreter())
+		return NULL;
 	if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &TaskBase_Type)) {
 		PyErr_Format(PyExc_TypeError, "a subclass of TaskBase is needed, not %R", type);
 		return NULL;

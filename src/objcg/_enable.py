@@ -58,7 +58,7 @@ def enable(*, migration: bool = True) -> None:
         _migration = bool(migration)
         bind_root()
         _inherit.install()
-        atexit.register(_at_exit)
+        atexit.register(_core.at_root(_at_exit))
         os.register_at_fork(after_in_child=_after_fork)
     if no_file is not None:
         _warn(no_file)
@@ -97,9 +97,9 @@ def _check_platform() -> None:
 
 def _install(*, migration: bool) -> OSError | None:
     """Install the core; return why there is no region file, or None when there is one."""
-    _core.set_task_type(Task)
-    _core.set_policy(limits.over, limits.service)
     try:
+        _core.set_task_type(Task)
+        _core.set_policy(limits.over, limits.service)
         try:
             _core.install(_location.new_file(), migration, _command())
         except OSError as error:
@@ -142,13 +142,17 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _registry.renew_lock()
+    no_file = None
     try:
         _core.after_fork_child(_location.new_file())
     except OSError as error:
         _core.after_fork_child(None)
-        _warn(error)
+        no_file = error
     limits.restart_in_child()
     _leave_with_multiprocessing()
+    if no_file is not None:
+        # last: under -W error it raises
+        _warn(no_file)
 
 
 class _Exit:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, program: Program | None) -> int:
         raise CliError(str(error)) from error
     # After enable() and before the program: runs after all that the program leaves to do at exit,
     # and before the region goes away.
-    atexit.register(_report, os.getpid(), as_json=options.json, file=report)
+    atexit.register(_core.at_root(_report), os.getpid(), as_json=options.json, file=report)
 
     group.__enter__()
     objcg.current_task().name = program.target if program.kind != "command" else "-c"

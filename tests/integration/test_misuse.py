@@ -1,0 +1,218 @@
+"""What programs and libraries do to contexts, threads and interpreters must not break objcg."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import sys
+import threading
+import time
+
+import pytest
+
+import objcg
+
+from .charges import MIB
+from .programs import is_tree, run, run_checked
+
+OBJCG_RUN = (sys.executable, "-m", "objcg", "run")
+
+
+def test_a_thread_stays_in_the_group_it_inherited_after_its_starter_has_left(
+    fresh_group: objcg.Group,
+) -> None:
+    inner = objcg.group(f"{fresh_group.path}/inner")
+    left = threading.Event()
+    seen: list[objcg.Group] = []
+
+    def work() -> None:
+        left.wait(60)
+        seen.append(objcg.current_group())
+        with inner:
+            seen.append(objcg.current_group())
+        seen.append(objcg.current_group())
+
+    with fresh_group:
+        thread = threading.Thread(target=work)
+        thread.start()
+    left.set()
+    thread.join(60)
+    assert seen == [fresh_group, inner, fresh_group]
+
+
+def test_entries_that_hand_on_to_each_other_keep_no_chain_of_tasks(
+    fresh_group: objcg.Group,
+) -> None:
+    """Each callback enters the group and schedules the next one from inside."""
+    loop = asyncio.new_event_loop()
+    most = 0
+
+    def tick(left: int) -> None:
+        nonlocal most
+        most = max(most, fresh_group.tasks)
+        with fresh_group:
+            if left:
+                loop.call_soon(tick, left - 1)
+            else:
+                loop.call_soon(loop.stop)
+
+    loop.call_soon(tick, 1000)
+    loop.run_forever()
+    loop.close()
+    assert most <= 3
+
+
+def test_a_library_that_copies_all_variables_of_a_context_moves_the_group_along(
+    fresh_group: objcg.Group,
+) -> None:
+    with fresh_group:
+        inside = contextvars.copy_context()
+
+    def adopt() -> tuple[objcg.Group, int]:
+        for variable, value in inside.items():
+            variable.set(value)
+        before = fresh_group.memory.current
+        held = [bytes(1000) for _ in range(1000)]
+        return objcg.current_group(), fresh_group.memory.current - before + 0 * len(held)
+
+    group, charged = contextvars.Context().run(adopt)
+    assert group == fresh_group
+    # What was charged ahead to the group before may take some of it.
+    assert charged >= MIB - 64 * 1024
+
+
+def test_a_foreign_value_in_the_private_variable_counts_as_no_group() -> None:
+    words = run_checked("""
+import contextvars, objcg
+objcg.enable()
+work = objcg.group("/work")
+work.__enter__()
+(variable,) = [v for v in contextvars.copy_context() if v.name == "objcg"]
+variable.set("not a membership")
+held = [bytes(1000) for _ in range(1000)]
+print(objcg.current_group().path, objcg.audit().drift)
+try:
+    work.__exit__(None, None, None)
+except RuntimeError as error:
+    print("not-entered" if "has not entered" in str(error) else error)
+""")
+    assert words == ["/", "0", "not-entered"]
+
+
+def test_a_limit_crossed_by_the_last_statement_does_not_keep_the_program_from_ending() -> None:
+    run_checked("""
+import objcg
+objcg.enable()
+group = objcg.group("/work")
+group.__enter__()
+held = [bytes(1000) for _ in range(200)]
+group.memory.max = 1000
+""")
+
+
+def test_a_program_that_ends_over_its_limit_still_gets_its_tree() -> None:
+    result = run([*OBJCG_RUN, "--max", "8M", "-c", "held = [bytes(1000) for _ in range(30_000)]"])
+    assert result.returncode == 1
+    assert "MemoryLimitExceeded" in result.stderr
+    assert is_tree(result.stderr[result.stderr.index("pid ") :])
+
+
+def test_an_offender_is_found_among_hundreds_of_younger_threads(fresh_group: objcg.Group) -> None:
+    fresh_group.memory.max = 4 * MIB
+    go, end = threading.Event(), threading.Event()
+    outcome: list[type] = []
+
+    def offend() -> None:
+        held: list[bytes] = []
+        go.wait(60)
+        try:
+            with fresh_group:
+                while len(held) < 64_000:
+                    held.append(bytes(1000))
+                    if len(held) % 100 == 0:
+                        time.sleep(0)  # the reclaimer need not wait for the GIL
+        except MemoryError as error:
+            outcome.append(type(error))
+
+    offender = threading.Thread(target=offend)
+    offender.start()
+    others = [threading.Thread(target=end.wait, args=(60,)) for _ in range(300)]
+    for thread in others:
+        thread.start()
+    go.set()
+    offender.join(60)
+    end.set()
+    for thread in others:
+        thread.join(60)
+    assert outcome == [objcg.MemoryLimitExceeded]
+
+
+def test_an_exception_that_the_program_has_set_for_a_thread_is_not_replaced(
+    fresh_group: objcg.Group,
+) -> None:
+    """A time limit, set by PyThreadState_SetAsyncExc, while the thread is over its limit."""
+
+    class Timeout(BaseException):
+        pass
+
+    fresh_group.memory.max = 256 * 1024
+    lost = 0
+    for _ in range(20):
+        started = threading.Event()
+        timed_out = threading.Event()
+
+        def work(
+            started: threading.Event = started, timed_out: threading.Event = timed_out
+        ) -> None:
+            try:
+                started.set()
+                while True:
+                    try:
+                        with fresh_group:
+                            held = [bytes(1000) for _ in range(400)]
+                            held.clear()
+                    except MemoryError:
+                        pass
+            except Timeout:
+                timed_out.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        started.wait(60)
+        raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Timeout)
+        )
+        assert raised == 1
+        if not timed_out.wait(5):
+            lost += 1
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Timeout)
+            )
+        thread.join(60)
+    assert lost == 0
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="uses _xxsubinterpreters of up to 3.12")
+def test_it_cannot_be_enabled_a_second_time_from_a_subinterpreter() -> None:
+    words = run_checked("""
+import objcg, sys, _xxsubinterpreters as interpreters
+objcg.enable()
+sub = interpreters.create(isolated=False)
+interpreters.run_string(sub, '''
+import sys
+sys.path[:0] = %r
+import objcg
+try:
+    objcg.enable()
+except objcg.EnableError:
+    print("refused", flush=True)
+''' % sys.path)
+interpreters.destroy(sub)
+with objcg.group("/work", max="100K"):
+    try:
+        held = [bytes(1000) for _ in range(1000)]
+    except objcg.MemoryLimitExceeded:
+        print("limited")
+""")
+    assert words == ["refused", "limited"]
