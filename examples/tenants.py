@@ -31,7 +31,7 @@ import objcg
 MIB = 1 << 20
 EXPORT_BYTES = 400 * MIB
 STEADY = ("acme", "globex", "initech", "umbrella")
-LIMITS = {**dict.fromkeys(STEADY, "64M"), "leaky": "16M", "bulky": "32M"}
+LIMITS = {**dict.fromkeys(STEADY, "64M"), "leaky": "8M", "bulky": "32M"}
 FULL = HTTPStatus.INSUFFICIENT_STORAGE
 
 

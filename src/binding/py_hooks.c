@@ -83,11 +83,12 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
  * An interpreter's state is a single zeroed block of the raw domain, of more
  * than 64 KiB in all versions, made before anything runs in that interpreter;
  * whoever goes there later knows it from its maker, and so sees this store.
- * Other blocks of that kind only cost us some speed.
+ * Other blocks of that kind only cost us some speed; pymalloc's arena maps, of
+ * a power of two, are told apart.
  */
 static inline void notice_interpreter(size_t nelem, size_t elsize)
 {
-	if (unlikely(nelem == 1 && elsize >= (64 << 10)))
+	if (unlikely(nelem == 1 && elsize >= (64 << 10) && (elsize & (elsize - 1)) != 0))
 		store_release(&several_interpreters, 1);
 }
 

@@ -71,7 +71,8 @@ void kmem_free(struct cpu *cpu, enum domain domain, void *p);
 
 /*
  * A block of ours.  In place it keeps its owner, while that has room for what
- * it grows by; one that moves is a new allocation by the task.  NULL: as kmem_alloc(), and the block is as it was.
+ * it grows by; one that moves is a new allocation by the task.  NULL: as
+ * kmem_alloc(), and the block is as it was.
  */
 void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void *p, size_t size,
 		   struct charge_result *result);

@@ -4,10 +4,10 @@
 
 #include "page_counter.h"
 
-/* A new objcg, state live, charged nothing; NULL when ids or memory are exhausted. Under tree_lock. */
+/* A new objcg, live, charged nothing; NULL when ids or memory are exhausted. Under tree_lock. */
 struct obj_cgroup *objcg_alloc(void);
 
-/* Its group is gone. `stamp`: epoch after which no section found it through the group. Under tree_lock. */
+/* Its group is gone. `stamp`: epoch after which no section has found it there. Under tree_lock. */
 void objcg_offline(struct obj_cgroup *objcg, uint64_t stamp);
 
 /* Recycles what can be: see objcg_may_recycle(). Under tree_lock. */

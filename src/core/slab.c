@@ -429,7 +429,8 @@ void heap_collect(struct cpu *cpu)
  * A block goes back to a heap that another thread uses.  Who makes the list of
  * the slab non-empty lists the slab with its heap; linearises at the exchange
  * of slab->remote, which also acquires: the collector that emptied the list has
- * read next_pending before, and it is ours to write now.  slab->heap does not change while the block is in use.
+ * read next_pending before, and it is ours to write now.  slab->heap does not
+ * change while the block is in use.
  * tests/core/test_slab.c, tests/core/stress.c (frees of others' blocks).
  */
 void slab_free_remote(struct slab *slab, void *p)

@@ -37,7 +37,7 @@ def enable(*, migration: bool = True) -> None:
     From here on every allocation is charged to the group of the task that makes it. What was
     allocated before is in no group.
 
-    `migration=False` forbids `Task.move`, and makes each allocation a little faster.
+    `migration=False` forbids `Task.move`: tasks then stay in the group they entered.
 
     Raises EnableError where it cannot work, and when it is on already with the other `migration`.
     Warns (RuntimeWarning) when the region file cannot be made: then all works, but no other
