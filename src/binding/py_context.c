@@ -154,11 +154,17 @@ static PyTypeObject Membership_Type = {
 	.tp_dealloc = (destructor)membership_dealloc,
 };
 
-struct task *membership_task(PyObject *value)
+/* What a value of the variable stands for: root's, if a program has put something else there. */
+static Membership *as_membership(PyObject *value)
 {
 	if (!value || Py_TYPE(value) != &Membership_Type)
-		return &region.tasks[TASK_ROOT];
-	return ((Membership *)value)->task;
+		return root_membership;
+	return (Membership *)value;
+}
+
+struct task *membership_task(PyObject *value)
+{
+	return as_membership(value)->task;
 }
 
 static Membership *membership_new(struct task *task, Membership *previous)
@@ -182,12 +188,8 @@ Membership *membership_current(void)
 
 	if (PyContextVar_Get(variable, NULL, &value) < 0)
 		PyErr_Clear();
-	if (!value || Py_TYPE(value) != &Membership_Type) {
-		Py_XDECREF(value);
-		return root_membership;
-	}
-	Py_DECREF(value);
-	return (Membership *)value;
+	Py_XDECREF(value); /* the context holds another */
+	return as_membership(value);
 }
 
 /*

@@ -306,21 +306,14 @@ struct candidate {
 	PyFrameObject *frame;
 };
 
-static int is_offender(unsigned long thread, uint32_t gid)
+/* The slot that notes this thread for this group, or -1. */
+static int find_offender(unsigned long thread, uint32_t gid)
 {
 	for (int i = 0; i < NR_OFFENDERS; i++)
 		if (load_acquire(&offenders[i].gid) == gid &&
 		    load_relaxed(&offenders[i].thread) == thread)
-			return 1;
-	return 0;
-}
-
-static void offender_forget(unsigned long thread, uint32_t gid)
-{
-	for (int i = 0; i < NR_OFFENDERS; i++)
-		if (load_acquire(&offenders[i].gid) == gid &&
-		    load_relaxed(&offenders[i].thread) == thread)
-			store_relaxed(&offenders[i].gid, 0);
+			return i;
+	return -1;
 }
 
 /* Threads that crossed the limit of `gid` and can be interrupted now. */
@@ -330,7 +323,7 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 	Py_ssize_t n = 0;
 
 	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
-		if (!ts->context || !is_offender(ts->thread_id, gid) ||
+		if (!ts->context || find_offender(ts->thread_id, gid) < 0 ||
 		    is_handling_memory_error(ts))
 			continue;
 		/* Another's exception, of a time limit say, must not be lost for ours. */
@@ -407,7 +400,10 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 		if (!raised && !failed) {
 			const struct task *task = task_of_context(candidates[i].context);
 
-			offender_forget(candidates[i].thread, memcg_id(memcg));
+			int slot = find_offender(candidates[i].thread, memcg_id(memcg));
+
+			if (slot >= 0)
+				store_relaxed(&offenders[slot].gid, 0);
 			if (memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
 			    frame_is_interruptible(candidates[i].frame)) {
 				failed = arm(candidates[i].thread, exception, memcg, task) < 0;
