@@ -8,9 +8,8 @@
 #ifndef OBJCG_KMEM_H
 #define OBJCG_KMEM_H
 
+#include "fast.h"
 #include "large.h"
-#include "slab.h"
-#include "stock.h"
 
 /* The core as a whole. Returns 0 or -errno. */
 int kmem_init(const char *region_path, const char *command, const char *python);
@@ -26,39 +25,9 @@ static inline size_t charged_bytes(size_t size)
 	return size ? (size + 15) & ~(size_t)15 : 16;
 }
 
-/* The small case without a call; NULL means "take the slow path", and nothing was changed. */
-static inline void *kmem_alloc_fast(struct cpu *cpu, const struct task *task, enum domain domain,
-				    size_t size)
-{
-	uint32_t reference = load_relaxed(&task->objcg);
-	unsigned class = small_class(size);
-	void *block;
-
-	/* A block taken under a flagged reference is put back below. */
-	if (unlikely(!consume_stock(cpu, reference, domain, (int64_t)(class + 1) << 4)))
-		return NULL;
-	block = slab_alloc_fast(cpu, class, reference >> 1);
-	if (unlikely(!block))
-		refill_stock(cpu, reference >> 1, domain, (int64_t)(class + 1) << 4);
-	return block;
-}
-
 /* Any size. NULL: refused by a limit (result->refused) or no memory (not refused). */
 void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t size, bool zero,
 		 struct charge_result *result);
-
-/* The small case of freeing a block in the slab range; false: use kmem_free(). */
-static inline bool kmem_free_fast(struct cpu *cpu, enum domain domain, void *p)
-{
-	struct slab *slab = virt_to_slab(p);
-
-	if (unlikely(!slab_is_small(slab)))
-		return false;
-	if (unlikely(!refill_stock(cpu, slab_owner(slab, p), domain, slab->block_size)))
-		return false;
-	slab_free(cpu, slab, p);
-	return true;
-}
 
 /* Whether a block is ours: anything else goes to the allocator that was there before. */
 static inline bool kmem_is_ours(void *p)

@@ -1,8 +1,8 @@
-/* What allocates, and its tagged reference to an objcg. */
+/* What allocates: records, their lists, moves. */
 #ifndef OBJCG_TASK_H
 #define OBJCG_TASK_H
 
-#include "memcg.h"
+#include "reference.h"
 
 /* The task of whoever entered no group: index 1, in the root group, never freed. */
 #define TASK_ROOT 1u
@@ -23,12 +23,5 @@ void task_set_name(struct task *task, const char *name, size_t len);
 
 /* Under tree_lock. */
 void task_attach_locked(struct task *task, struct mem_cgroup *memcg);
-
-/*
- * The slow path of reading task->objcg: looks the task's group up, stores and
- * returns the id of an objcg.  Caller is in a section, and the id is good
- * until the section ends (what is charged in it keeps the id from then on).
- */
-uint32_t current_objcg_update(struct task *task);
 
 #endif
