@@ -8,6 +8,7 @@
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
  *   py_bench.c    timing the allocator beside the one before it
+ *   py_outside.c  what a tool does to the region of another process
  *   py_module.c   the module
  */
 #ifndef OBJCG_BINDING_H
@@ -172,6 +173,8 @@ extern PyTypeObject TaskBase_Type;
 /* The group's record, or NULL with OSError(ENODEV). */
 struct mem_cgroup *group_memcg(PyObject *group);
 PyObject *raise_errno(int negative_errno);
+/* The id of the group that a living task is in. */
+uint32_t task_gid(struct task *task);
 PyObject *task_handle(const struct task *task);
 PyObject *set_task_type(PyObject *module, PyObject *type);
 
@@ -206,5 +209,9 @@ extern PyMethodDef run_methods[];
 /* --- py_bench.c ---------------------------------------------------------- */
 
 extern PyMethodDef bench_methods[];
+
+/* --- py_outside.c -------------------------------------------------------- */
+
+extern PyMethodDef outside_methods[];
 
 #endif

@@ -313,6 +313,9 @@ static PyObject *group_remove(PyObject *self, PyObject *force)
 
 	if (!memcg || forced < 0)
 		return NULL;
+	/* Force moves the group's tasks. */
+	if (!(load_relaxed(&region.header->flags) & REGION_MIGRATION))
+		forced = 0;
 	/* Without blocks its objcg can then go at once. */
 	drain_stocks_of(memcg);
 	err = memcg_remove(memcg, forced);

@@ -327,6 +327,7 @@ void settle(void)
 	heap_collect(raw_cpu);
 	raw_unlock();
 	tree_lock();
+	task_serve_requests_locked();
 	objcg_reap();
 	tree_unlock();
 }

@@ -117,7 +117,7 @@ static PyObject *current_gid(PyObject *module, PyObject *unused)
 	(void)unused;
 	if (!need_enabled())
 		return NULL;
-	return PyLong_FromUnsignedLong(load_acquire(&thread_cache_now()->task->memcg));
+	return PyLong_FromUnsignedLong(task_gid(thread_cache_now()->task));
 }
 
 /* Where an object's block begins: what CPython puts before the object itself. */
@@ -292,6 +292,7 @@ static const struct {
 	FIELD("task.id", task, id),
 	FIELD("task.name_len", task, name_len),
 	FIELD("task.name", task, name),
+	FIELD("task.request", task, request),
 	FIELD("cpu.state", cpu_record, state),
 	FIELD("cpu.kind", cpu_record, kind),
 	FIELD("cpu.section", cpu_record, section),
@@ -362,7 +363,8 @@ PyMODINIT_FUNC PyInit__core(void)
 	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
 	    PyModule_AddFunctions(module, reclaimer_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
-	    PyModule_AddFunctions(module, bench_methods) < 0 || add_layout(module) < 0)
+	    PyModule_AddFunctions(module, bench_methods) < 0 ||
+	    PyModule_AddFunctions(module, outside_methods) < 0 || add_layout(module) < 0)
 		goto failed;
 	Py_INCREF(&GroupBase_Type);
 	Py_INCREF(&TaskBase_Type);

@@ -20,6 +20,14 @@ static struct task *living_task(const TaskBase *self)
 	return NULL;
 }
 
+/* Where it is: if another process has asked for a move that no charge has met yet, there. */
+uint32_t task_gid(struct task *task)
+{
+	if (unlikely(load_relaxed(&task->request)))
+		task_serve_request(task);
+	return load_acquire(&task->memcg);
+}
+
 PyObject *task_handle(const struct task *task)
 {
 	PyTypeObject *type =
@@ -104,10 +112,10 @@ static PyObject *task_get_online(PyObject *self, void *closure)
 
 static PyObject *task_get_gid(PyObject *self, void *closure)
 {
-	const struct task *task = living_task((TaskBase *)self);
+	struct task *task = living_task((TaskBase *)self);
 
 	(void)closure;
-	return PyLong_FromUnsignedLong(task ? load_relaxed(&task->memcg) : 0);
+	return PyLong_FromUnsignedLong(task ? task_gid(task) : 0);
 }
 
 static PyObject *task_move_method(PyObject *object, PyObject *group)

@@ -200,6 +200,8 @@ int memcg_remove(struct mem_cgroup *memcg, bool force)
 	int err = 0;
 
 	tree_lock();
+	/* A task that was asked to leave, and did not charge since, does not keep it busy. */
+	task_serve_requests_locked();
 	parent = parent_mem_cgroup(memcg);
 	if (load_relaxed(&memcg->state) != MEMCG_ONLINE)
 		err = -ENODEV;

@@ -30,7 +30,7 @@ static const uint32_t record_sizes[NR_SECTIONS] = {
 
 /* Room for a million groups; sparse, so it costs address space only. */
 static const uint32_t capacities[NR_SECTIONS] = {
-	[SECTION_MEMCG] = 1u << 20,
+	[SECTION_MEMCG] = MEMCG_MAX,
 	[SECTION_OBJCG] = 1u << 21,
 	[SECTION_TASK] = 1u << 20,
 	[SECTION_CPU] = 1024,

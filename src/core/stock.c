@@ -197,10 +197,15 @@ uint32_t charge_task(struct cpu *cpu, struct task *task, enum domain domain, siz
 	section_enter(cpu);
 	/* In the section: a flag set before the id could be recycled is seen here. */
 	reference = load_seq_cst(&task->objcg);
-	if (reference == 0 || (reference & OBJCG_UPDATE))
-		id = current_objcg_update(task);
-	else
+	if (reference == 0 || (reference & OBJCG_UPDATE)) {
+		/* A request is looked for each time after the flag was cleared: see
+		 * task_request_move(). */
+		do
+			id = current_objcg_update(task);
+		while (unlikely(load_acquire(&task->request)) && task_serve_request(task));
+	} else {
 		id = reference >> 1;
+	}
 	if (!charge(cpu, id, domain, bytes, 1, result))
 		id = 0;
 	section_exit(cpu);

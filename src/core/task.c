@@ -5,6 +5,7 @@
 
 static uint32_t free_head;
 static uint64_t next_id = 1;
+static uint64_t requests_seen; /* of region.header->requests */
 
 static void task_link(struct task *task, struct mem_cgroup *memcg)
 {
@@ -56,6 +57,7 @@ struct task *task_alloc(struct mem_cgroup *memcg, int *err)
 	task = &region.tasks[index];
 	task->id = next_id++;
 	task->name_len = 0;
+	store_relaxed(&task->request, 0);
 	task_link(task, memcg);
 	reference_init(task, memcg);
 	store_release(&task->state, TASK_LIVE);
@@ -100,6 +102,86 @@ int task_move(struct task *task, uint32_t gen, struct mem_cgroup *memcg)
 		task_attach_locked(task, memcg);
 	tree_unlock();
 	return err;
+}
+
+/*
+ * A request is one word, so that it is seen whole or not at all, whoever writes
+ * at the same time: the group's id, and what can be had of the generations of
+ * group and task.  It is served late, if the task is idle; a generation that
+ * has come round again by then, after 2^22 other users of one record, is taken
+ * for the one that was meant.
+ */
+#define REQUEST_ID_BITS 20
+#define REQUEST_GEN_BITS 22
+#define REQUEST_GEN_MASK ((1u << REQUEST_GEN_BITS) - 1)
+
+_Static_assert(MEMCG_MAX <= 1u << REQUEST_ID_BITS, "a request has room for every group's id");
+
+static uint64_t request_word(uint32_t gen, uint32_t memcg, uint32_t memcg_gen)
+{
+	return (uint64_t)(gen & REQUEST_GEN_MASK) << (REQUEST_ID_BITS + REQUEST_GEN_BITS) |
+	       (uint64_t)(memcg_gen & REQUEST_GEN_MASK) << REQUEST_ID_BITS | memcg;
+}
+
+/*
+ * The request first, then the flag: who clears the flag (a successful
+ * compare-and-exchange in current_objcg_update) has read ours or one after it,
+ * and so finds the request when it looks, after that.  Should our flag be
+ * overwritten by a move, that has set its own.
+ */
+void task_request_move(struct region_header *header, struct task *task, uint32_t gen,
+		       uint32_t memcg, uint32_t memcg_gen)
+{
+	xchg_acq_rel(&task->request, request_word(gen, memcg, memcg_gen));
+	fetch_or_acq_rel(&task->word, (uint64_t)OBJCG_UPDATE);
+	fetch_add_seq_cst(&header->requests, 1);
+}
+
+static bool serve_locked(struct task *task)
+{
+	struct mem_cgroup *memcg;
+	uint64_t request;
+	uint32_t id;
+
+	if (!load_relaxed(&task->request))
+		return false;
+	request = xchg_acq_rel(&task->request, 0);
+	id = request & ((1u << REQUEST_ID_BITS) - 1);
+	/* What other processes write is not to be trusted. */
+	if (id == 0 || id >= section_used(SECTION_MEMCG) ||
+	    !(load_relaxed(&region.header->flags) & REGION_MIGRATION))
+		return false;
+	memcg = memcg_from_id(id);
+	if (load_relaxed(&task->state) != TASK_LIVE ||
+	    load_relaxed(&memcg->state) != MEMCG_ONLINE ||
+	    request != request_word(load_relaxed(&task->gen), id, load_relaxed(&memcg->gen)))
+		return false;
+	task_attach_locked(task, memcg);
+	return true;
+}
+
+bool task_serve_request(struct task *task)
+{
+	bool moved;
+
+	tree_lock();
+	moved = serve_locked(task);
+	tree_unlock();
+	return moved;
+}
+
+void task_serve_requests_locked(void)
+{
+	uint64_t requests = load_acquire(&region.header->requests);
+	uint32_t used;
+
+	if (likely(requests == requests_seen))
+		return;
+	/* One that comes while we look is served now, or makes the next look necessary. */
+	requests_seen = requests;
+	used = section_used(SECTION_TASK);
+	for (uint32_t i = TASK_ROOT; i < used; i++)
+		serve_locked(&region.tasks[i]);
 }
 
 void task_set_name(struct task *task, const char *name, size_t len)

@@ -19,6 +19,22 @@ void task_free(struct task *task);
  */
 int task_move(struct task *task, uint32_t gen, struct mem_cgroup *memcg);
 
+/*
+ * Asks for a move from outside: `header` and `task` are of a region that this
+ * process has mapped, and which is another one's.  The task is moved by its own
+ * process, when it charges next or somebody asks where it is; not at all, if by
+ * then the task or the group has ended.  A later request replaces one that was
+ * not served yet.
+ */
+void task_request_move(struct region_header *header, struct task *task, uint32_t gen,
+		       uint32_t memcg, uint32_t memcg_gen);
+
+/* Serves the request for this task, if there is one. Whether it was moved. Takes tree_lock. */
+bool task_serve_request(struct task *task);
+
+/* Serves all there are. Under tree_lock. */
+void task_serve_requests_locked(void);
+
 void task_set_name(struct task *task, const char *name, size_t len);
 
 /* Under tree_lock. */

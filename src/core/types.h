@@ -45,6 +45,7 @@
 #define REGION_HEADER_SIZE 4096u
 
 #define MEMCG_ROOT 1u
+#define MEMCG_MAX (1u << 20)
 #define MEMCG_DEPTH_MAX 128u
 #define NAME_BYTES_MAX 255u
 #define COUNTER_UNSET INT64_MAX
@@ -86,7 +87,8 @@ struct region_header {
 	uint32_t reserved;
 	struct section_header sections[NR_SECTIONS];
 	_Atomic uint64_t updated_ns;
-	uint8_t spare[56];
+	_Atomic uint64_t requests; /* how many other processes have made: see task_request_move() */
+	uint8_t spare[48];
 	char python[64];
 	uint32_t command_len;
 	char command[3072];
@@ -179,7 +181,9 @@ struct task {
 	uint32_t name_len;
 	char name[64];
 	uint32_t prev;
-	uint8_t spare[28];
+	uint32_t pad;
+	_Atomic uint64_t request; /* for a move, by another process: see task_request_move() */
+	uint8_t spare[16];
 };
 
 /* --- region: cpu --------------------------------------------------------- */
@@ -210,6 +214,7 @@ _Static_assert(offsetof(struct mem_cgroup, events) == 160, "layout version 1");
 _Static_assert(offsetof(struct mem_cgroup, name) == 256, "layout version 1");
 _Static_assert(sizeof(struct obj_cgroup) == 64, "layout version 1");
 _Static_assert(sizeof(struct task) == 128, "layout version 1");
+_Static_assert(offsetof(struct task, request) == 104, "layout version 1");
 _Static_assert(sizeof(struct stock) == 64, "layout version 1");
 _Static_assert(sizeof(struct cpu_record) == 64 + 64 * NR_STOCKS, "layout version 1");
 

@@ -20,6 +20,9 @@ STATE_FREE = 0
 STATE_ONLINE = 1
 STATE_OFFLINE = 2
 
+TASK_FREE = 0
+TASK_LIVE = 1
+
 NO_LIMIT = 2**63 - 1
 
 EVENTS = ("low", "high", "max", "ceiling", "raised")
@@ -95,7 +98,21 @@ GROUP = Record(
 
 OBJCG = Record(64, {"state": (0, "I"), "gid": (4, "I")})
 
-TASK = Record(128, {"gid": (4, "I"), "state": (12, "I"), "id": (16, "Q"), "name_len": (28, "I")})
+TASK = Record(
+    128,
+    {
+        "gid": (4, "I"),
+        "state": (12, "I"),
+        "id": (16, "Q"),
+        "name_len": (28, "I"),
+        "name": (32, "64s"),
+    },
+)
+
+# What a tool outside needs besides, to ask for a change: generations, and where a request is.
+GROUP_GEN = 4
+TASK_GEN = 8
+TASK_REQUEST = 104
 
 STOCKS = 64
 CPU = Record(64 + STOCKS * 64, {"state": (0, "I")})
@@ -106,3 +123,6 @@ STOCKS_OFFSET = 64
 
 # In the order of the header.
 SECTIONS = (GROUP, OBJCG, TASK, CPU)
+SECTION_GROUP = 0
+SECTION_TASK = 2
+SECTION_HEADER = struct.Struct("<QIIII")

@@ -7,7 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _paths, _registry, limits
-from .errors import GroupBusy, translated
+from .errors import GroupBusy, MigrationForbidden, translated
 from .memory import Memory, check, write
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ class Group(_core.GroupBase):
 
         `force` moves its tasks to the parent first.
 
-        Raises GroupBusy while it has children, or tasks (unless `force`); GroupRemoved when it is
-        gone already; and PermissionError for root.
+        Raises GroupBusy while it has children, or tasks (unless `force`); MigrationForbidden when
+        `force` would have to move tasks after ``objcg.enable(migration=False)``; GroupRemoved when
+        it is gone already; and PermissionError for root.
         """
         # at root: a task over its limit must not get its error between the two halves of a removal
         _core.at_root(self._detach)(force=force)
@@ -128,14 +129,20 @@ class Group(_core.GroupBase):
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-                raise self._busy() from None
+                raise self._busy(force=force) from None
             _registry.discard(self)
             if parent._children.get(self._name) is self:
                 del parent._children[self._name]
             self._callbacks.clear()
 
-    def _busy(self) -> GroupBusy:
+    def _busy(self, *, force: bool) -> GroupBusy | MigrationForbidden:
         reading = self._read()
+        if force and not reading["children"]:
+            msg = (
+                f"group {self._path} has tasks ({reading['tasks']}), which cannot be moved to its "
+                "parent: tasks are fixed since objcg.enable(migration=False); let them end first"
+            )
+            return MigrationForbidden(errno.EPERM, msg)
         msg = (
             f"group {self._path} is busy (children: {reading['children']}, tasks: "
             f"{reading['tasks']}); remove its children first, and let its tasks end or pass "

@@ -13,32 +13,38 @@ from __future__ import annotations
 
 import operator
 import os
-import stat
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _layout, _location
 from ._paths import MAX_DEPTH, MAX_NAME
+from ._region_source import BufferSource, FileSource, RegionError, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from typing_extensions import Buffer
 
+    from ._region_source import Source
+
+__all__ = [
+    "GroupInfo",
+    "Region",
+    "RegionError",
+    "TaskInfo",
+    "find",
+    "find_live",
+    "parse",
+    "read",
+]
+
 # How often a record, or all, is read again before it is taken as it is, or given up.
 _RECORD_ATTEMPTS = 10
 _ATTEMPTS = 5
 _PAUSE = 0.0002  # seconds; a writer is done after far less, unless it is dead or descheduled
 
-# Records read at a time: bounds the memory a reader needs for a file that is all zeros.
-_CHUNK = 2048
-# More groups than any writer has room for, and more text than their paths can reasonably be.
-_MOST_RECORDS = 1 << 22
+# More text than the paths of groups can reasonably be.
 _MOST_PATH_TEXT = 1 << 28
-
-
-class RegionError(Exception):
-    """A file is not a region, is damaged, or cannot be read; the text says which and where."""
 
 
 class GroupInfo(NamedTuple):
@@ -85,12 +91,30 @@ class GroupInfo(NamedTuple):
         }
 
 
+class TaskInfo(NamedTuple):
+    """A task as its record has it; `record` is its number, `gid` the group's."""
+
+    id: int
+    name: str
+    group: str
+    record: int
+    gid: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the task as ``objcg tree --tasks --json`` prints it."""
+        return {"id": self.id, "name": self.name, "group": self.group}
+
+
 class Region(NamedTuple):
-    """What a region file says of its process, and of the groups in it, by rising id."""
+    """What a region file says of its process, and of the groups in it, by rising id.
+
+    `tasks` are None unless they were asked for.
+    """
 
     pid: int
     command: str
     groups: list[GroupInfo]
+    tasks: list[TaskInfo] | None = None
     uid: int = 0
     start_time: int = 0  # clock ticks since boot
     boot_id: str = ""
@@ -139,22 +163,27 @@ class Region(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the region as ``objcg tree --json`` prints it."""
-        return {
+        json: dict[str, Any] = {
             "pid": self.pid,
             "command": self.command,
             "alive": self.alive,
             "python": self.python,
             "groups": [group.to_json() for group in self.tree()],
         }
+        if self.tasks is not None:
+            json["tasks"] = [task.to_json() for task in self.tasks]
+        return json
 
 
-def parse(data: Buffer) -> Region:
+def parse(data: Buffer, *, tasks: bool = False) -> Region:
     """Return what is in `data`, a region (bytes, or a mapping of one). Raises RegionError."""
-    return _parse(_BufferSource(data))
+    return _parse(BufferSource(data), tasks=tasks)
 
 
-def read(path: str) -> Region:
+def read(path: str, *, tasks: bool = False) -> Region:
     """Return what is in the region file at `path`, of a live or dead process.
+
+    Its tasks, of which there may be many more than groups, only if `tasks` asks for them.
 
     Raises RegionError, also when the file cannot be read.
     """
@@ -165,7 +194,7 @@ def read(path: str) -> Region:
         msg = f"{path}: {error.strerror}"
         raise RegionError(msg) from error
     try:
-        region = _parse(_FileSource(fd))
+        region = _parse(FileSource(fd), tasks=tasks)
     except RegionError as error:
         msg = f"{path}: {error}"
         raise RegionError(msg) from error
@@ -206,105 +235,34 @@ def find_live() -> list[str]:
     return [found[pid] for pid in sorted(found)]
 
 
-class _Source(Protocol):
-    size: int
-
-    def read(self, offset: int, size: int) -> bytes: ...
-
-
-class _BufferSource:
-    def __init__(self, data: Buffer) -> None:
-        self._view = memoryview(data).cast("B")
-        self.size = self._view.nbytes
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._view[offset : offset + size].tobytes()
-
-
-class _FileSource:
-    """Reads by pread(): a mapping of a file that somebody cuts short would be a SIGBUS."""
-
-    def __init__(self, fd: int) -> None:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            msg = "it is not a regular file"
-            raise RegionError(msg)
-        self._fd = fd
-        self.size = info.st_size
-
-    def read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._fd, size, offset)
-        while len(data) < size:
-            more = os.pread(self._fd, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
-
-
-class _Section:
-    """The records of one kind."""
-
-    def __init__(
-        self, source: _Source, name: str, record: _layout.Record, place: tuple[int, ...]
-    ) -> None:
-        offset, record_size, capacity, used, _ = place
-        if record_size != record.size:
-            msg = f"{name} records have {record_size} bytes; layout version 1 has {record.size}"
-            raise RegionError(msg)
-        if used > capacity or used > _MOST_RECORDS:
-            msg = f"{used} {name} records are in use, but there is room for {capacity}"
-            raise RegionError(msg)
-        if offset < _layout.HEADER.size or offset + used * record_size > source.size:
-            msg = f"the {name} records at {offset} are outside of the file's {source.size} bytes"
-            raise RegionError(msg)
-        self._source = source
-        self._offset = offset
-        self._name = name
-        self.record = record
-        self.used = used
-
-    def read(self, index: int, count: int = 1) -> bytes:
-        """Return the bytes of `count` records from `index` on."""
-        size = count * self.record.size
-        data = self._source.read(self._offset + index * self.record.size, size)
-        if len(data) != size:
-            msg = f"it ends within the {self._name} records"
-            raise RegionError(msg)
-        return data
-
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        """Yield (index, count) of pieces of the section that are small enough to read at once."""
-        for index in range(0, self.used, _CHUNK):
-            yield index, min(_CHUNK, self.used - index)
-
-
 class _Inconsistent(RegionError):
     """The tree makes no sense: damage, or it changed while it was being read."""
 
 
-def _parse(source: _Source) -> Region:
+def _parse(source: Source, *, tasks: bool = False) -> Region:
     for _ in range(_ATTEMPTS - 1):
         try:
-            return _parse_once(source)
+            return _parse_once(source, tasks=tasks)
         except _Inconsistent:  # noqa: PERF203  # five times at most
             time.sleep(_PAUSE)
-    return _parse_once(source)
+    return _parse_once(source, tasks=tasks)
 
 
-def _parse_once(source: _Source) -> Region:
+def _parse_once(source: Source, *, tasks: bool) -> Region:
     region, sections = _parse_header(source)
-    groups, objcgs, _, cpus = sections
+    groups, objcgs, task_section, cpus = sections
     records = dict(_group_records(groups))
     paths = _paths(records)
     stocks = _stocks(cpus, objcgs, records)
     region.groups.extend(
         _group_info(gid, record, paths[gid], stocks.get(gid)) for gid, record in records.items()
     )
+    if tasks:
+        region = region._replace(tasks=sorted(_tasks(task_section, paths)))
     return region
 
 
-def _parse_header(source: _Source) -> tuple[Region, list[_Section]]:
+def _parse_header(source: Source) -> tuple[Region, list[Section]]:
     data = source.read(0, _layout.HEADER.size)
     if not data.startswith(_layout.MAGIC):
         msg = "it is not a region file of objcg"
@@ -330,7 +288,7 @@ def _parse_header(source: _Source) -> tuple[Region, list[_Section]]:
         raise RegionError(msg)
     names = ("group", "objcg", "task", "cpu")
     sections = [
-        _Section(source, name, record, tuple(places[5 * i : 5 * i + 5]))
+        Section(source, name, record, tuple(places[5 * i : 5 * i + 5]))
         for i, (name, record) in enumerate(zip(names, _layout.SECTIONS, strict=True))
     ]
     region = Region(
@@ -348,7 +306,7 @@ def _parse_header(source: _Source) -> tuple[Region, list[_Section]]:
     return region, sections
 
 
-def _group_records(groups: _Section) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _group_records(groups: Section) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Yield (gid, fields) of the groups that exist."""
     for first, count in groups.chunks():
         data = groups.read(first, count)
@@ -375,7 +333,7 @@ def _seqs(records: bytes) -> list[int]:
     return words
 
 
-def _read_again(groups: _Section, gid: int) -> tuple[Any, ...]:
+def _read_again(groups: Section, gid: int) -> tuple[Any, ...]:
     for _ in range(_RECORD_ATTEMPTS):
         time.sleep(_PAUSE)
         data = groups.read(gid)
@@ -428,8 +386,24 @@ def _climb(start: int, records: dict[int, tuple[Any, ...]], known: dict[int, str
     return reversed(climbed)
 
 
+def _tasks(tasks: Section, paths: dict[int, str]) -> Iterator[TaskInfo]:
+    for first, count in tasks.chunks():
+        data = tasks.read(first, count)
+        for index, record in enumerate(_layout.TASK.struct.iter_unpack(data), first):
+            gid, state, task_id, name_len, name = record
+            if index == 0 or state == _layout.TASK_FREE:
+                continue
+            if state != _layout.TASK_LIVE or name_len >= len(name):
+                msg = f"task record {index} has state {state} and a name of {name_len} bytes"
+                raise RegionError(msg)
+            # one that is on its way out of a removed group is in the next reading
+            if gid in paths:
+                text = name[:name_len].decode(errors="replace") or f"task-{task_id}"
+                yield TaskInfo(task_id, text, paths[gid], index, gid)
+
+
 def _stocks(
-    cpus: _Section, objcgs: _Section, records: dict[int, tuple[Any, ...]]
+    cpus: Section, objcgs: Section, records: dict[int, tuple[Any, ...]]
 ) -> dict[int, list[int]]:
     """Return what threads have in stock, by group and with its subtree: bytes, blocks, stat."""
     by_objcg: dict[int, list[int]] = {}

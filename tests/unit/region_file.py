@@ -97,6 +97,14 @@ class RegionFile:
     def objcg(self, index, gid, state=1):
         self.put(self.at(OBJCGS, index), "II", state, gid)
 
+    def task(self, index, gid, task_id, name, *, state=1, name_len=None):
+        at = self.at(TASKS, index)
+        data = name.encode()
+        self.put(at, "IIII", 0, gid, 0, state)
+        self.put(at + 16, "Q", task_id)
+        self.put(at + 28, "I", len(data) if name_len is None else name_len)
+        self.data[at + 32 : at + 96] = data.ljust(64, b"\0")
+
     def stock(self, cpu, slot, objcg, nbytes, *, blocks=0, stat=(0, 0, 0, 0, 0), state=1):
         at = self.at(CPUS, cpu)
         self.put(at, "I", state)

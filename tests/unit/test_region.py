@@ -385,4 +385,29 @@ def test_the_layout_is_the_cores():
     }
     layout |= {f"{kind}.size": record.size for kind, record in ours.items()}
     layout |= {"stock.count": _layout.STOCKS, "cpu.stocks": _layout.STOCKS_OFFSET}
+    layout |= {"group.gen": _layout.GROUP_GEN, "task.gen": _layout.TASK_GEN}
+    layout |= {"task.request": _layout.TASK_REQUEST}
     assert layout == {name: _core.LAYOUT.get(name) for name in layout}
+
+
+def test_tasks_are_read_when_they_are_asked_for():
+    file = sample()
+    file.task(1, 1, 1, "root")
+    file.task(2, 3, 17, "wörker")
+    file.task(3, 3, 18, "")
+    file.task(4, 6, 19, "on its way out")
+    file.task(5, 3, 20, "ended", state=0)
+    assert region.parse(file.data).tasks is None
+    assert region.parse(file.data, tasks=True).tasks == [
+        region.TaskInfo(1, "root", "/", 1, 1),
+        region.TaskInfo(17, "wörker", "/tenants/acme", 2, 3),
+        region.TaskInfo(18, "task-18", "/tenants/acme", 3, 3),
+    ]
+
+
+@pytest.mark.parametrize(("state", "name_len"), [(2, 4), (1, 64), (1, 2**32 - 1)])
+def test_a_task_that_cannot_be_is_an_error(state, name_len):
+    file = sample()
+    file.task(1, 1, 1, "root", state=state, name_len=name_len)
+    with pytest.raises(region.RegionError, match="task record 1 has state"):
+        region.parse(file.data, tasks=True)

@@ -6,6 +6,7 @@ as Python does, and leave as little behind in the program's process as it can.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -29,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
             from . import run
 
             return run.run(parsed, program)
-        from . import tree
-
-        status = tree.run(parsed)
+        # the verbs are modules of this package
+        verb = importlib.import_module(f".{parsed.verb}", __package__)
+        status: int = verb.run(parsed)
         sys.stdout.flush()
     except CliError as error:
         print(f"objcg: {error}", file=sys.stderr)

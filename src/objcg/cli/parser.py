@@ -126,7 +126,23 @@ def build_parser() -> argparse.ArgumentParser:
     tree.add_argument(
         "process", metavar="PID | FILE", nargs="?", help="a process, or the region file of one"
     )
+    tree.add_argument("--tasks", action="store_true", help="show the tasks, too")
     tree.add_argument("--json", action="store_true", help="print JSON, one line for each process")
+
+    move = verbs.add_parser(
+        "move",
+        help="move a task of a running process to another group",
+        description="Move a task of a running process to another of its groups, from outside. What "
+        "it allocates from then on is charged there. A task that allocates nothing at the moment "
+        "moves when it does.",
+        allow_abbrev=False,
+    )
+    move.add_argument("process", metavar="PID", help="a process of this user")
+    move.add_argument(
+        "task", metavar="TASK", help="the task's number or name, as 'objcg tree --tasks' shows it"
+    )
+    move.add_argument("path", metavar="PATH", help="the group, which must exist")
+    move.add_argument("--json", action="store_true", help="print what was done as JSON")
     return parser
 
 

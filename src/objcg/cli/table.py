@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from objcg._sizes import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from objcg.region import GroupInfo, Region
 
 _HEADINGS = ("group", "current", "peak", "max", "high", "tasks", "events")
@@ -27,14 +29,28 @@ def heading(region: Region) -> str:
 
 def table(region: Region) -> list[str]:
     """Return the lines of the table: the tree indented, the largest first of siblings."""
-    rows = [_HEADINGS, *(_row(group) for group in region.tree())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(_HEADINGS) - 1
+    # names and events to the left, numbers to the right
+    return _aligned([_HEADINGS, *(_row(group) for group in region.tree())], left={0, last})
+
+
+def task_table(region: Region) -> list[str]:
+    """Return the lines of the table of tasks; none, if they were not read."""
+    if region.tasks is None:
+        return []
+    rows = [
+        (str(task.id), printable(task.name), printable(task.group))
+        for task in sorted(region.tasks, key=lambda task: (task.group, task.id))
+    ]
+    return ["", *_aligned([("task", "name", "group"), *rows], left={1, 2})]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], left: set[int]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = [
-            # names and events to the left, numbers to the right
-            cell.ljust(width) if i in {0, last} else cell.rjust(width)
+            cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())

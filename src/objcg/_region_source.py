@@ -1,0 +1,96 @@
+"""Where a region's bytes come from, and its sections: bounds are checked here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+from . import _layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Buffer
+
+# Records read at a time: bounds the memory a reader needs for a file that is all zeros.
+_CHUNK = 2048
+# More records than any writer has room for.
+_MOST_RECORDS = 1 << 22
+
+
+class RegionError(Exception):
+    """A file is not a region, is damaged, or cannot be read; the text says which and where."""
+
+
+class Source(Protocol):
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
+class BufferSource:
+    def __init__(self, data: Buffer) -> None:
+        self._view = memoryview(data).cast("B")
+        self.size = self._view.nbytes
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._view[offset : offset + size].tobytes()
+
+
+class FileSource:
+    """Reads by pread(): a mapping of a file that somebody cuts short would be a SIGBUS."""
+
+    def __init__(self, fd: int) -> None:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            msg = "it is not a regular file"
+            raise RegionError(msg)
+        self._fd = fd
+        self.size = info.st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._fd, size, offset)
+        while len(data) < size:
+            more = os.pread(self._fd, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+
+class Section:
+    """The records of one kind."""
+
+    def __init__(
+        self, source: Source, name: str, record: _layout.Record, place: tuple[int, ...]
+    ) -> None:
+        offset, record_size, capacity, used, _ = place
+        if record_size != record.size:
+            msg = f"{name} records have {record_size} bytes; layout version 1 has {record.size}"
+            raise RegionError(msg)
+        if used > capacity or used > _MOST_RECORDS:
+            msg = f"{used} {name} records are in use, but there is room for {capacity}"
+            raise RegionError(msg)
+        if offset < _layout.HEADER.size or offset + used * record_size > source.size:
+            msg = f"the {name} records at {offset} are outside of the file's {source.size} bytes"
+            raise RegionError(msg)
+        self._source = source
+        self._offset = offset
+        self._name = name
+        self.record = record
+        self.used = used
+
+    def read(self, index: int, count: int = 1) -> bytes:
+        """Return the bytes of `count` records from `index` on."""
+        size = count * self.record.size
+        data = self._source.read(self._offset + index * self.record.size, size)
+        if len(data) != size:
+            msg = f"it ends within the {self._name} records"
+            raise RegionError(msg)
+        return data
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """Yield (index, count) of pieces of the section that are small enough to read at once."""
+        for index in range(0, self.used, _CHUNK):
+            yield index, min(_CHUNK, self.used - index)
