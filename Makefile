@@ -43,7 +43,7 @@ bench: $V/.objcg ## Measure allocation against stock CPython
 
 # --- to test it ---------------------------------------------------------------------------------
 
-.PHONY: test test-all pytest ctest regtest check
+.PHONY: test test-all pytest ctest regtest model check
 test: ctest pytest ## C tests (plain, asan, tsan) and Python tests
 
 pytest: $V/.objcg $V/.test ## Python tests in .venv
@@ -65,6 +65,9 @@ $(MINORS:%=test-%): test-%: $V-%/.objcg $V-%/.test
 	$V-$*/bin/python -m pytest $(ARGS)
 
 ctest: $(SANITIZERS:%=ctest-%) ## C tests: plain, then under the address, undefined and thread sanitizers
+
+model: $V/.made ## The protocols' models, checked by Spin (Debian's package, installed if root)
+	$V/bin/python models/run.py $(ARGS)
 
 regtest: $(SANITIZERS:%=stress-%) ## The stress program, SECONDS=600 in each build
 

@@ -53,12 +53,18 @@ static void add_stats(const struct stock *stock, void *arg)
 		view->stat[i + 1] += load_relaxed(&stock->stat[i]);
 }
 
+/* A batch charged after the usage was read is in a stock, but not in that usage. */
+static int64_t not_negative(int64_t current)
+{
+	return current > 0 ? current : 0;
+}
+
 int64_t memcg_current(struct mem_cgroup *memcg)
 {
 	int64_t current = load_relaxed(&memcg->memory.usage);
 
 	for_each_stock_below(memcg, sub_bytes, &current);
-	return current;
+	return not_negative(current);
 }
 
 void memcg_view(struct mem_cgroup *memcg, struct memcg_view *view)
@@ -68,6 +74,7 @@ void memcg_view(struct mem_cgroup *memcg, struct memcg_view *view)
 	for (int i = 0; i < NR_DOMAINS; i++)
 		view->stat[i] = load_relaxed(&memcg->stat[i]);
 	for_each_stock_below(memcg, add_stats, view);
+	view->current = not_negative(view->current);
 	view->stat[DOMAIN_OBJECT] = view->current;
 	for (int i = 1; i < NR_DOMAINS; i++)
 		view->stat[DOMAIN_OBJECT] -= view->stat[i];

@@ -12,20 +12,25 @@ static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
 {
 	/* seq_cst: pairs with page_counter_set_max() */
 	int64_t max = load_seq_cst(&memcg->memory.max);
+	int64_t ceiling;
 	int64_t exempt;
 
 	if (likely(max == COUNTER_UNSET))
 		return max;
 	if (bound == BOUND_CEILING) {
-		int64_t ceiling = page_counter_ceiling(max);
 		int64_t granted = load_relaxed(&memcg->granted_until);
 
+		ceiling = page_counter_ceiling(max);
 		if (granted > ceiling)
 			return ceiling; /* granted under a higher max */
 		return granted > ceiling - CEILING_GRANTS ? granted : ceiling - CEILING_GRANTS;
 	}
+	/* Above the ceiling it is of a max that another process has lowered since. */
 	exempt = load_relaxed(&memcg->exempt_until);
-	return exempt > max ? exempt : max;
+	if (likely(exempt <= max))
+		return max;
+	ceiling = page_counter_ceiling(max);
+	return exempt < ceiling ? exempt : ceiling;
 }
 
 /*
