@@ -170,11 +170,11 @@ $V-%/.made:
 	@$(call install,$*,$@,lint)
 
 build_files := pyproject.toml meson.build meson.options README.md LICENSE
-sources := $(shell find src -type f -not -path '*/__pycache__/*' 2>/dev/null)
+sources := $(shell find src lab -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
 # What was there at the last build: a file that appears or goes away must lead to a new one.
 build/sources: FORCE
-	@$(call update,$@,find src -type f -not -path '*/__pycache__/*' | sort)
+	@$(call update,$@,find src lab -type f -not -path '*/__pycache__/*' | sort)
 
 .PHONY: source-lists
 source-lists:
@@ -195,7 +195,8 @@ build/configuration: FORCE
 	@[ $*/build -nt build/configuration ] || rm -rf $*/build
 	@PATH="$(CURDIR)/$*/bin:$$PATH" $*/bin/python -m pip install -q --no-build-isolation \
 		--no-deps --force-reinstall --config-settings=build-dir=$*/build \
-		--config-settings=setup-args=-Dwerror=$(WERROR) .
+		--config-settings=setup-args=-Dwerror=$(WERROR) \
+		--config-settings=setup-args=-Dlab=$(if $(filter $V,$*),true,false) .
 	@touch $@
 
 sanitize_plain := -Dbuildtype=debugoptimized

@@ -143,6 +143,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     move.add_argument("path", metavar="PATH", help="the group, which must exist")
     move.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+    bench = verbs.add_parser(
+        "bench",
+        usage="objcg bench [NAME [options]]",
+        help="measure what accounting costs on this machine",
+        description="Run a benchmark. Without NAME: list them. "
+        "'objcg bench NAME --help' shows the options of one.",
+        allow_abbrev=False,
+    )
+    bench.add_argument("name", metavar="NAME", nargs="?")
+    bench.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
