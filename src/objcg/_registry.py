@@ -50,15 +50,17 @@ def get(gid: int) -> Group | None:
 def member_of(read_gid: Callable[[], int]) -> Group | None:
     """Return the living group whose id `read_gid` reads; None when it reads 0.
 
-    A group may be removed between the reading and the look-up. What belonged to it was in its
-    parent before that, so that another reading helps; a path is not deeper than the attempts.
+    A group may be removed between the reading and the look-up, and its id be another's by then. So
+    the id is read again: what belonged to the removed group is in its parent, which is older than
+    the new one. A path is not deeper than the attempts.
     """
+    gid = read_gid()
     for _ in range(_ATTEMPTS):
-        gid = read_gid()
         if not gid:
             return None
         group = _groups.get(gid)
-        if group is not None:
+        before, gid = gid, read_gid()
+        if group is not None and gid == before:
             return group
     return root()
 
