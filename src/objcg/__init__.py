@@ -11,9 +11,6 @@ print(tenant.memory.current)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ._audit import Audit, audit, owner
 from ._enable import enable, enabled
 from .errors import EnableError, GroupBusy, GroupRemoved, MemoryLimitExceeded, MigrationForbidden
 from .group import Group, current_group, group
@@ -45,7 +42,6 @@ __all__ = [
 
 # Users know them by these names, and tracebacks should.
 for _public in (
-    Audit,
     EnableError,
     Group,
     GroupBusy,
@@ -59,14 +55,23 @@ for _public in (
     _public.__module__ = __name__
 del _public
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._audit import Audit, audit, owner
+
     root: Group
 else:
 
-    def __getattr__(name: str) -> Group:
+    def __getattr__(name: str) -> object:
         if name == "root":
             from ._registry import root
 
             return root()
+        if name in {"Audit", "audit", "owner"}:
+            # imported when it is first wanted: most programs never do
+            from . import _audit
+
+            globals().update(Audit=_audit.Audit, audit=_audit.audit, owner=_audit.owner)
+            return globals()[name]
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -24,6 +24,10 @@ class Audit(NamedTuple):
     drift: int
 
 
+# Users know it by this name, and tracebacks should.
+Audit.__module__ = "objcg"
+
+
 def audit() -> Audit:
     """Walk all blocks of the heap and recompute what each group is charged.
 

@@ -15,15 +15,16 @@ import _thread
 import functools
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
 
 from . import _core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
     from collections.abc import Callable, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
+    from typing import Any
 
 _POOL = "concurrent.futures.thread"
 

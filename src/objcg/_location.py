@@ -9,25 +9,42 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Files of dead processes that are kept in a folder for "objcg autopsy".
 KEPT = 32
 
-_NAME = re.compile(r"([1-9][0-9]{0,9})-([0-9]{1,20})\.region", re.ASCII)
+_SUFFIX = ".region"
+# The most digits of a PID, and of a start time.
+_PID_DIGITS = 10
+_TIME_DIGITS = 20
 
 
-class RegionFile(NamedTuple):
+class RegionFile:
     """A file with the name of a region: `start_time` is field 22 of /proc/PID/stat."""
 
-    path: str
-    pid: int
-    start_time: int
+    def __init__(self, path: str, pid: int, start_time: int) -> None:
+        self.path = path
+        self.pid = pid
+        self.start_time = start_time
+
+    @classmethod
+    def named(cls, path: str) -> RegionFile | None:
+        """Return the file at `path`; None when no region has such a name."""
+        pid, dash, started = os.path.basename(path).removesuffix(_SUFFIX).partition("-")
+        if (
+            not path.endswith(_SUFFIX)
+            or not dash
+            or not (pid.isascii() and pid.isdigit() and len(pid) <= _PID_DIGITS)
+            or not (started.isascii() and started.isdigit() and len(started) <= _TIME_DIGITS)
+            or pid.startswith("0")
+        ):
+            return None
+        return cls(path, int(pid), int(started))
 
 
 def folders() -> list[str]:
@@ -100,9 +117,9 @@ def files(folder: str) -> Iterator[RegionFile]:
     except OSError:
         return
     for name in names:
-        match = _NAME.fullmatch(name)
-        if match:
-            yield RegionFile(os.path.join(folder, name), int(match[1]), int(match[2]))
+        file = RegionFile.named(os.path.join(folder, name))
+        if file is not None:
+            yield file
 
 
 def prune(folder: str, kept: int = KEPT) -> None:
@@ -153,6 +170,6 @@ def mapped_files(pid: int) -> list[str] | None:
     for line in lines:
         if b".region" in line:
             path = os.fsdecode(line.split(None, 5)[-1]).removesuffix(" (deleted)")
-            if _NAME.fullmatch(os.path.basename(path)) and path not in found:
+            if RegionFile.named(path) is not None and path not in found:
                 found.append(path)
     return found

@@ -6,11 +6,13 @@ are powers of two.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, SupportsIndex
+import functools
+import operator
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    import re
+    from typing import SupportsIndex, TypeAlias
 
 Size: TypeAlias = "SupportsIndex | str | None"
 
@@ -28,9 +30,7 @@ ACCEPTED_BYTES = (
 )
 
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_TEXT = re.compile(
-    r"\s*([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?)?\s*", re.ASCII | re.IGNORECASE
-)
+_TEXT = r"\s*([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?)?\s*"
 # More digits than any accepted size has; int() of very long text is slow, or refused by Python.
 _LONGEST_TEXT = 64
 
@@ -68,11 +68,11 @@ def parse_bytes(value: SupportsIndex | str, what: str) -> int:
 def _parse(value: object, what: str, accepted: str) -> int:
     if isinstance(value, str):
         size = _parse_text(value, what, accepted)
-    elif isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    elif isinstance(value, bool) or not hasattr(value, "__index__"):
         msg = f"{what}: {value!r} is a {type(value).__name__}, not a size; {accepted}"
         raise TypeError(msg)
     else:
-        size = int(value)
+        size = operator.index(value)
     if size < 0:
         msg = f"{what}: {value!r} is negative; {accepted}"
         raise ValueError(msg)
@@ -82,8 +82,15 @@ def _parse(value: object, what: str, accepted: str) -> int:
     return size
 
 
+@functools.cache
+def _pattern() -> re.Pattern[str]:
+    import re  # a third of what all of objcg takes to import
+
+    return re.compile(_TEXT, re.ASCII | re.IGNORECASE)
+
+
 def _parse_text(text: str, what: str, accepted: str) -> int:
-    match = _TEXT.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
+    match = _pattern().fullmatch(text) if len(text) <= _LONGEST_TEXT else None
     if match is None:
         msg = f"{what}: {text[:_LONGEST_TEXT]!r} is not a size; {accepted}"
         raise ValueError(msg)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _paths, _registry, limits
 from .errors import GroupBusy, MigrationForbidden, translated
 from .memory import Memory, check, write
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Literal, NoReturn, TypedDict
+    from typing import Any, Literal, NoReturn, TypedDict, TypeVar
 
     from typing_extensions import Self, Unpack
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
         low: Size
 
     Event = Literal["high", "max", "ceiling", "raised", "empty"]
-
-_Decorated = TypeVar("_Decorated", bound="Callable[..., Any]")
+    _Decorated = TypeVar("_Decorated", bound="Callable[..., Any]")
 
 
 class Group(_core.GroupBase):
@@ -188,7 +187,7 @@ class Group(_core.GroupBase):
             def call(*args: Any, **kwargs: Any) -> Any:
                 return self._run_named(name, fn, args, kwargs)
 
-        return cast("_Decorated", call)
+        return call  # type: ignore[return-value]  # it has the signature of fn
 
     def _check_decorated(self, fn: object) -> None:
         import inspect
@@ -250,7 +249,7 @@ def group(path: str, **memory: Unpack[_Knobs]) -> Group:
     EnableError before enable(); and OSError (ENOSPC, ENOMEM) when there is no room for a group.
     """
     parts = _paths.split(path)
-    values = check(cast("dict[str, Size]", memory))
+    values = check(memory)  # type: ignore[arg-type]  # a TypedDict is a dict
     found = _registry.root()
     for name in parts:
         # at root: the tree's own objects are nobody's, and see remove()

@@ -13,12 +13,12 @@ from __future__ import annotations
 import collections
 import errno
 import sys
-from typing import TYPE_CHECKING, cast
 
 from . import _core, _registry
 from .errors import MemoryLimitExceeded, removed
 from .reclaim import Handle, active, reclaim
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -78,7 +78,8 @@ def on(group: Group, event: str, fn: Callable[[Group, str], object]) -> Handle:
     if event not in EVENTS:
         msg = f"unknown event {event!r}; accepted are {', '.join(EVENTS)}"
         raise ValueError(msg)
-    if not callable(cast("object", fn)):
+    given: object = fn
+    if not callable(given):
         msg = f"a callback must be callable as callback(group, event), which {fn!r} is not"
         raise TypeError(msg)
     if not group.online:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import limits, reclaim
 from ._sizes import Size, format_size, parse_bytes, parse_limit, parse_protection
 from .errors import removed, translated
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import SupportsIndex

@@ -14,10 +14,10 @@ from __future__ import annotations
 import gc
 import time
 from _thread import get_ident
-from typing import TYPE_CHECKING, cast
 
 from . import _core, _registry
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
@@ -97,7 +97,8 @@ def register_shrinker(fn: Callable[[Group, int], object], group: Group | None = 
     from .errors import removed  # errors is above this module
     from .group import Group
 
-    if not callable(cast("object", fn)):
+    given: object = fn
+    if not callable(given):
         msg = f"a shrinker must be callable as fn(group, nbytes), which {fn!r} is not"
         raise TypeError(msg)
     owner: object = _registry.root() if group is None else group

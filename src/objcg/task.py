@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, cast
 
 from . import _core, _registry
 from .errors import GroupRemoved, MigrationForbidden
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .group import Group
 
@@ -43,7 +43,8 @@ class Task(_core.TaskBase):
         """
         from .group import Group  # group needs this module
 
-        if not isinstance(cast("object", group), Group):
+        given: object = group
+        if not isinstance(given, Group):
             msg = f"a task can be moved to a Group, not to {group!r}; get one by objcg.group(path)"
             raise TypeError(msg)
         try:

@@ -102,9 +102,11 @@ def test_only_names_of_regions_are_listed(tmp_path):
     folder = tmp_path / "regions"
     folder.mkdir(mode=0o700)
     names = ["12-34.region", "notes.txt", "12.region", "0-1.region", "-1-2.region", "1-2.region~"]
+    names += ["1-.region", "-1.region", "1-2-3.region", "12345678901-1.region", "1-2", "²-1.region"]
     for name in names:
         (folder / name).touch()
-    assert [file[1:] for file in _location.files(str(folder))] == [(12, 34)]
+    found = [(file.pid, file.start_time) for file in _location.files(str(folder))]
+    assert found == [(12, 34)]
     assert list(_location.files(str(tmp_path / "none"))) == []
 
 
