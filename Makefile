@@ -43,7 +43,7 @@ bench: $V/.objcg ## Measure allocation against stock CPython
 
 # --- to test it ---------------------------------------------------------------------------------
 
-.PHONY: test test-all pytest ctest regtest model check
+.PHONY: test test-all pytest ctest regtest model mutants check
 test: ctest pytest ## C tests (plain, asan, tsan) and Python tests
 
 pytest: $V/.objcg $V/.test ## Python tests in .venv
@@ -69,7 +69,15 @@ ctest: $(SANITIZERS:%=ctest-%) ## C tests: plain, then under the address, undefi
 model: $V/.made ## The protocols' models, checked by Spin (Debian's package, installed if root)
 	$V/bin/python models/run.py $(ARGS)
 
-regtest: $(SANITIZERS:%=stress-%) ## The stress program, SECONDS=600 in each build
+mutants: $V/.made ## Mistakes planted in the core, each of which the explorer must find
+	$V/bin/python tests/explore/mutants.py $(ARGS)
+
+regtest: $(SANITIZERS:%=stress-%) explore-more ## Stress, SECONDS=600 in each build; more schedules
+
+.PHONY: explore-more
+explore-more: build/c-plain/.listed
+	PATH="$(CURDIR)/$V/bin:$$PATH" $V/bin/meson compile -C build/c-plain explore
+	build/c-plain/tests/explore/explore --extra 1
 
 check: STRESS = $(STRESS_SECONDS)
 check: lint test $(SANITIZERS:%=stress-%) ## lint, test and a short stress

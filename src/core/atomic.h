@@ -8,6 +8,10 @@
 #ifndef OBJCG_ATOMIC_H
 #define OBJCG_ATOMIC_H
 
+#ifdef OBJCG_EXPLORE
+#include "explore_atomic.h" /* of tests/explore: who runs next is decided at each helper */
+#else
+
 #include <stdatomic.h>
 
 #define load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
@@ -37,6 +41,8 @@
 #define cas_weak_relaxed(p, expected, v)                                                           \
 	atomic_compare_exchange_weak_explicit((p), (expected), (v), memory_order_relaxed,          \
 					      memory_order_relaxed)
+
+#endif
 
 /*
  * For a counter with one writer at a time and any number of readers: no

@@ -101,7 +101,8 @@ uint64_t epoch_advance(void)
  * references.  If it stored after our load below, then (seq_cst) what it
  * follows was unlinked already and it cannot find the record; if before, we
  * see its epoch, which is smaller than the stamp, and wait for it to leave.
- * tests/core/test_recycle.c recycles records under running sections.
+ * tests/core/test_recycle.c recycles records under running sections; scenarios
+ * *-replace of tests/explore.
  */
 bool epoch_passed(uint64_t stamp)
 {

@@ -1,4 +1,9 @@
-/* The tree of groups. Everything that changes its shape holds tree_lock. */
+/*
+ * The tree of groups.  Everything that changes its shape holds tree_lock.
+ *
+ * Whoever names a group by its record knows that it is still that group's, or
+ * of no group: in CPython by its gen, which the GIL keeps from changing.
+ */
 #ifndef OBJCG_MEMCG_H
 #define OBJCG_MEMCG_H
 

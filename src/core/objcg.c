@@ -47,7 +47,7 @@ static void candidate_push(struct obj_cgroup *objcg)
  * Here the state is set before the bytes are read; obj_cgroup_uncharge() drops
  * the bytes before it reads the state.  Both are sequentially consistent, so at
  * least one of the two makes it a candidate (both may: candidate_push() is
- * idempotent).  tests/core/test_recycle.c.
+ * idempotent).  tests/core/test_recycle.c; scenarios last-byte-* of tests/explore.
  */
 void objcg_offline(struct obj_cgroup *objcg, uint64_t stamp)
 {

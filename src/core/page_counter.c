@@ -53,7 +53,8 @@ static void raise_watermark(struct page_counter *counter, int64_t usage)
  * Races with page_counter_set_max() in another thread or process: both sides
  * are sequentially consistent, add-then-load-max here and store-max-then-load-
  * usage there, so at least one sees the other.  tests/core/test_page_counter.c
- * runs the two against each other.
+ * runs the two against each other, scenario charge-set-max of tests/explore takes
+ * all orders.
  */
 bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_bound bound,
 			     struct charge_result *result)

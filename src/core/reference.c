@@ -43,7 +43,8 @@ void reference_flag(struct task *task, struct mem_cgroup *memcg)
  * - Another thread on which this same task is current.  One of us succeeds, the
  *   other takes the reference it finds.
  *
- * tests/core/test_task.c stages the first two step by step; tests/core/stress.c.
+ * tests/core/test_task.c stages the first two step by step; models/update and the
+ * scenarios update-*, two-cpus-* of tests/explore take all orders.
  */
 uint32_t current_objcg_update(struct task *task)
 {

@@ -24,7 +24,8 @@ int task_move(struct task *task, uint32_t gen, struct mem_cgroup *memcg);
  * process has mapped, and which is another one's.  The task is moved by its own
  * process, when it charges next or somebody asks where it is; not at all, if by
  * then the task or the group has ended.  A later request replaces one that was
- * not served yet.
+ * not served yet.  (If the task is current on two threads, one of them may be
+ * serving the request while the other charges the old group once more.)
  */
 void task_request_move(struct region_header *header, struct task *task, uint32_t gen,
 		       uint32_t memcg, uint32_t memcg_gen);
