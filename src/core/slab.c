@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 /* Never equal to a used count: the slab stays where it is, whatever is freed. */
 #define SLOW_NEVER UINT16_MAX
@@ -36,6 +37,10 @@ struct slab_range slab_range;
  *   the oldest goes back beyond it.
  *
  * pymalloc keeps every arena of 1 MiB in which one block is in use.
+ *
+ * A program that frees and allocates the same megabytes over and over would pay
+ * for their page faults each time.  So both bounds rise by a spare for each slab
+ * that had to be taken back, and fall by what nobody took for a second or two.
  */
 #define CHUNK_SHIFT 21
 #define CHUNK_SIZE ((size_t)1 << CHUNK_SHIFT)
@@ -44,6 +49,7 @@ struct slab_range slab_range;
 #define KEPT_MIN 16u
 #define KEPT_SHIFT 2
 #define RETURN_BATCH CHUNK_SLABS
+#define SPARE_MAX 512u
 /* From this size on, a heap that grows does so by huge pages: at most 2 MiB too early. */
 #define HUGE_FROM ((size_t)16 << 20)
 
@@ -55,6 +61,9 @@ static struct {
 	uint32_t nr_kept;
 	uint32_t nr_returned;
 	uint32_t nr_active;
+	uint32_t spare;	   /* kept beyond the bounds */
+	uint32_t kept_low; /* the fewest kept since `second` */
+	time_t second;
 	size_t committed;
 	uint8_t kept_of_chunk[NR_CHUNKS];
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -201,6 +210,8 @@ static struct slab *kept_remove(struct slab *slab)
 	else
 		pool.kept_tail = slab->prev;
 	pool.nr_kept--;
+	if (pool.nr_kept < pool.kept_low)
+		pool.kept_low = pool.nr_kept;
 	(*kept_of_chunk(slab))--;
 	return slab;
 }
@@ -216,6 +227,8 @@ static struct slab *pool_get(void)
 		slab = pool.returned;
 		pool.returned = slab->next;
 		pool.nr_returned--;
+		if (pool.spare < SPARE_MAX)
+			pool.spare++;
 	} else {
 		slab = slab_new();
 	}
@@ -255,6 +268,21 @@ static void return_slabs(struct slab **slabs, uint32_t nr)
 	slab_pool_unlock();
 }
 
+/* Of the spare, what has been idle since the last look, a second ago or more. Under the lock. */
+static void spare_decay(void)
+{
+	struct timespec now;
+	uint32_t idle;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == pool.second)
+		return;
+	idle = pool.kept_low > KEPT_MIN ? pool.kept_low - KEPT_MIN : 0;
+	pool.spare -= idle < pool.spare ? idle : pool.spare;
+	pool.kept_low = pool.nr_kept;
+	pool.second = now.tv_sec;
+}
+
 /* Takes off the list of kept slabs what should go back. Under the lock. */
 static uint32_t take_surplus(struct slab *last, struct slab *surplus[RETURN_BATCH])
 {
@@ -264,6 +292,11 @@ static uint32_t take_surplus(struct slab *last, struct slab *surplus[RETURN_BATC
 
 	if (pool.nr_kept < KEPT_MIN + CHUNK_SLABS)
 		return 0;
+	if (pool.spare)
+		spare_decay();
+	if (pool.nr_kept < KEPT_MIN + CHUNK_SLABS + pool.spare)
+		return 0;
+	bound += pool.spare;
 	if (pool.kept_of_chunk[chunk] == CHUNK_SLABS) {
 		for (nr = 0; nr < CHUNK_SLABS; nr++)
 			surplus[nr] = kept_remove(&slab_range.slabs[chunk * CHUNK_SLABS + nr]);
