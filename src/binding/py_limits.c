@@ -44,7 +44,7 @@ _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or
 
 static PyObject *over_handler;
 static PyObject *armed_class; /* what limits_armed counts: the class last armed */
-static PyObject *reports;     /* thread ident -> (gid, task id, limit, usage) */
+static PyObject *reports;     /* thread ident -> (gid, uid, task id, limit, usage) */
 
 /* --- the main thread ----------------------------------------------------- */
 
@@ -196,8 +196,9 @@ static int deliver(void *unused)
 	if (!interruptible)
 		return 0;
 	main_busy = 1;
-	exception = PyObject_CallFunction(over_handler, "ILL", (unsigned int)gid, (long long)usage,
-					  (long long)limit);
+	exception = PyObject_CallFunction(over_handler, "IKLL", (unsigned int)gid,
+					  (unsigned long long)memcg_from_id(gid)->uid,
+					  (long long)usage, (long long)limit);
 	main_busy = 0;
 	if (!exception)
 		return -1;
@@ -352,7 +353,8 @@ static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *mem
 	       const struct task *task)
 {
 	PyObject *key = PyLong_FromUnsignedLong(thread);
-	PyObject *report = Py_BuildValue("IKLL", (unsigned int)memcg_id(memcg),
+	PyObject *report = Py_BuildValue("IKKLL", (unsigned int)memcg_id(memcg),
+					 (unsigned long long)memcg->uid,
 					 (unsigned long long)task->id,
 					 (long long)load_relaxed(&memcg->memory.max),
 					 (long long)memcg_current(memcg));

@@ -141,7 +141,9 @@ static PyObject *take_flagged(PyObject *module, PyObject *unused)
 
 			if (!(flags & flag_names[i].flag))
 				continue;
-			item = Py_BuildValue("Is", (unsigned int)gid, flag_names[i].name);
+			item = Py_BuildValue("IKs", (unsigned int)gid,
+					     (unsigned long long)memcg_from_id(gid)->uid,
+					     flag_names[i].name);
 			if (!item || PyList_Append(list, item) < 0)
 				Py_CLEAR(list);
 			Py_XDECREF(item);

@@ -47,6 +47,12 @@ def get(gid: int) -> Group | None:
     return _groups.get(gid)
 
 
+def get_same(gid: int, uid: int) -> Group | None:
+    """Return the living group with this id if it is still the one with that uid, or None."""
+    group = _groups.get(gid)
+    return group if group is not None and group.uid == uid else None
+
+
 def member_of(read_gid: Callable[[], int]) -> Group | None:
     """Return the living group whose id `read_gid` reads; None when it reads 0.
 

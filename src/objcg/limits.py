@@ -123,12 +123,12 @@ def reserve(limit: int) -> int:
     return min(max(limit // 16, _RESERVE_LEAST), _RESERVE_MOST)
 
 
-def over(gid: int, usage: int, limit: int) -> BaseException | None:
-    """Return the exception for the current task, which `gid`'s max stops; None: go on.
+def over(gid: int, uid: int, usage: int, limit: int) -> BaseException | None:
+    """Return the exception for the current task, which this group's max stops; None: go on.
 
     For the core only, on the main thread; `usage` and `limit` are bytes.
     """
-    group = _registry.get(gid)
+    group = _registry.get_same(gid, uid)
     if group is None or active():
         return None
     task: Task = _core.current_task()  # type: ignore[assignment]  # see set_task_type()
@@ -157,8 +157,8 @@ def service() -> None:
     """Do what was flagged since the last call. For the core only, on the reclaimer thread."""
     try:
         handled = set()
-        for gid, event in _core.take_flagged():
-            group = _registry.get(gid)
+        for gid, uid, event in _core.take_flagged():
+            group = _registry.get_same(gid, uid)
             if group is not None:
                 handled.add((group, event))
                 _serve(group, event)

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 
 import pytest
+from unit.fake_core import FakeGroup
 
 from objcg import EnableError, MemoryLimitExceeded, _registry, limits, reclaim
 
@@ -32,7 +33,7 @@ def record(group, event):
 
 
 def test_the_main_thread_gets_an_exception_that_says_whose_limit_it_is(offender, core):
-    error = limits.over(offender.id, offender.usage, LIMIT)
+    error = limits.over(offender.id, offender.uid, offender.usage, LIMIT)
     assert isinstance(error, MemoryLimitExceeded)
     assert str(error) == "group /a is over memory.max: 33.0 MiB charged, limit 32.0 MiB"
     assert (error.group, error.task) == (offender, core.task)
@@ -43,27 +44,39 @@ def test_the_main_thread_gets_an_exception_that_says_whose_limit_it_is(offender,
 
 def test_no_exception_when_reclaim_was_enough(offender, core):
     shrink(offender, MIB)
-    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
     assert core.counted == []
     assert core.exempted == []
 
 
 def test_no_exception_when_the_limit_was_raised_meanwhile(offender, core):
     offender.limit = 2 * LIMIT
-    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
     offender.limit = None
-    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
 
 
 def test_no_exception_for_a_group_that_is_gone(offender, core):
     gid = offender.id
     offender.remove()
-    assert limits.over(gid, offender.usage, LIMIT) is None
+    assert limits.over(gid, offender.uid, offender.usage, LIMIT) is None
+
+
+def test_a_group_that_has_the_id_of_one_that_is_gone_is_left_alone(offender, core):
+    gid, uid, usage = offender.id, offender.uid, offender.usage
+    offender.remove()
+    FakeGroup(core, gid, "/b", usage=usage, limit=LIMIT)
+    core.flagged = [(gid, uid, "max")]
+    core.report = (gid, uid, core.task.id, LIMIT, usage)
+    limits.service()
+    assert core.raised == []
+    assert limits.over(gid, uid, usage, LIMIT) is None
+    assert MemoryLimitExceeded().group is None
 
 
 def test_no_exception_for_a_group_that_a_shrinker_removes(offender, core):
     reclaim._shrinkers.append(reclaim._Shrinker(lambda group, _: group.remove(), offender))
-    assert limits.over(offender.id, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
     assert core.counted == []
 
 
@@ -71,10 +84,10 @@ def test_no_exception_inside_a_shrinker(offender, core):
     inner = []
 
     def fn(group, _nbytes):
-        inner.append(limits.over(group.id, group.usage, LIMIT))
+        inner.append(limits.over(group.id, group.uid, group.usage, LIMIT))
 
     reclaim._shrinkers.append(reclaim._Shrinker(fn, offender))
-    limits.over(offender.id, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
     assert inner == [None]
 
 
@@ -88,7 +101,7 @@ def test_the_reserve_is_a_sixteenth_within_bounds(limit, expected):
 
 def test_another_thread_is_raised_in_when_reclaim_was_not_enough(offender, core):
     seen = record(offender, "raised")
-    core.flagged = [(offender.id, "max")]
+    core.flagged = [(offender.id, offender.uid, "max")]
     limits.service()
     assert core.raised == [(offender.id, MemoryLimitExceeded)]
     assert core.exempted == [(offender.id, MIB)]
@@ -98,7 +111,7 @@ def test_another_thread_is_raised_in_when_reclaim_was_not_enough(offender, core)
 
 def test_another_thread_goes_on_when_reclaim_was_enough(offender, core):
     shrink(offender, MIB)
-    core.flagged = [(offender.id, "max")]
+    core.flagged = [(offender.id, offender.uid, "max")]
     limits.service()
     assert core.raised == []
 
@@ -108,14 +121,14 @@ def test_a_callback_for_max_can_make_the_exception_unnecessary(offender, core):
         group.usage = 0
 
     limits.on(offender, "max", free)
-    core.flagged = [(offender.id, "max")]
+    core.flagged = [(offender.id, offender.uid, "max")]
     limits.service()
     assert core.raised == []
 
 
 def test_nothing_is_counted_when_no_thread_was_there_to_raise_in(offender, core):
     core.thread = 0
-    core.flagged = [(offender.id, "max")]
+    core.flagged = [(offender.id, offender.uid, "max")]
     limits.service()
     assert core.raised
     assert core.counted == []
@@ -127,7 +140,7 @@ def test_high_reclaims_down_to_it_and_never_raises(offender, core):
     wanted = []
     reclaim._shrinkers.append(reclaim._Shrinker(lambda _, n: wanted.append(n), offender))
     seen = record(offender, "high")
-    core.flagged = [(offender.id, "high")]
+    core.flagged = [(offender.id, offender.uid, "high")]
     limits.service()
     assert wanted == [3 * MIB]
     assert seen == [(offender, "high")]
@@ -136,7 +149,7 @@ def test_high_reclaims_down_to_it_and_never_raises(offender, core):
 
 def test_callbacks_of_the_groups_above_are_called_with_the_group_it_happened_in(tree, core):
     seen = record(tree["/"], "ceiling")
-    core.flagged = [(tree["/a/x"].id, "ceiling")]
+    core.flagged = [(tree["/a/x"].id, tree["/a/x"].uid, "ceiling")]
     limits.service()
     assert seen == [(tree["/a/x"], "ceiling")]
 
@@ -144,7 +157,7 @@ def test_callbacks_of_the_groups_above_are_called_with_the_group_it_happened_in(
 def test_a_group_that_becomes_empty_concerns_its_own_callbacks_only(tree, core):
     above = record(tree["/"], "empty")
     own = record(tree["/a/x"], "empty")
-    core.flagged = [(tree["/a/x"].id, "empty")]
+    core.flagged = [(tree["/a/x"].id, tree["/a/x"].uid, "empty")]
     limits.service()
     assert above == []
     assert own == [(tree["/a/x"], "empty")]
@@ -152,14 +165,14 @@ def test_a_group_that_becomes_empty_concerns_its_own_callbacks_only(tree, core):
 
 def test_callbacks_for_other_events_and_other_groups_are_not_called(tree, core):
     seen = [record(tree["/a"], "max"), record(tree["/b"], "high"), record(tree["/a/x"], "high")]
-    core.flagged = [(tree["/a"].id, "high")]
+    core.flagged = [(tree["/a"].id, tree["/a"].uid, "high")]
     limits.service()
     assert seen == [[], [], []]
 
 
 def test_what_the_main_thread_went_through_is_told_to_callbacks_on_the_reclaimer(offender, core):
     seen = [record(offender, "max"), record(offender, "raised")]
-    limits.over(offender.id, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
     assert seen == [[], []]
     assert core.wakes
     limits.service()
@@ -167,14 +180,14 @@ def test_what_the_main_thread_went_through_is_told_to_callbacks_on_the_reclaimer
 
 
 def test_nobody_is_woken_for_callbacks_that_do_not_exist(offender, core):
-    limits.over(offender.id, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
     assert core.wakes == 0
 
 
 def test_an_event_flagged_by_both_sides_is_told_once(offender, core):
     seen = record(offender, "raised")
-    limits.over(offender.id, offender.usage, LIMIT)
-    core.flagged = [(offender.id, "raised")]
+    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    core.flagged = [(offender.id, offender.uid, "raised")]
     limits.service()
     assert seen == [(offender, "raised")]
 
@@ -185,7 +198,7 @@ def test_a_callback_that_raises_is_reported_and_the_next_one_called(tree, core):
 
     limits.on(tree["/a"], "high", broken)
     seen = record(tree["/a"], "high")
-    core.flagged = [(tree["/a"].id, "high")]
+    core.flagged = [(tree["/a"].id, tree["/a"].uid, "high")]
     limits.service()
     assert [source for _, source in core.unraisable] == [broken]
     assert seen
@@ -193,7 +206,11 @@ def test_a_callback_that_raises_is_reported_and_the_next_one_called(tree, core):
 
 def test_a_callback_may_remove_the_group(offender, core):
     limits.on(offender, "max", lambda group, _: group.remove())
-    core.flagged = [(offender.id, "max"), (offender.id, "high"), (offender.id, "empty")]
+    core.flagged = [
+        (offender.id, offender.uid, "max"),
+        (offender.id, offender.uid, "high"),
+        (offender.id, offender.uid, "empty"),
+    ]
     limits.service()
     assert core.raised == []
     assert core.unraisable == []
@@ -211,9 +228,9 @@ def test_service_raises_nothing_even_when_the_core_does(core):
 def test_a_handle_ends_the_calls_and_may_be_used_twice(tree, core):
     seen = []
     with limits.on(tree["/a"], "high", lambda *_: seen.append(1)) as handle:
-        core.flagged = [(tree["/a"].id, "high")]
+        core.flagged = [(tree["/a"].id, tree["/a"].uid, "high")]
         limits.service()
-    core.flagged = [(tree["/a"].id, "high")]
+    core.flagged = [(tree["/a"].id, tree["/a"].uid, "high")]
     limits.service()
     handle.remove()
     assert seen == [1]
@@ -235,7 +252,7 @@ def test_a_callback_must_be_callable(tree):
 
 
 def test_an_exception_made_by_the_interpreter_finds_out_what_it_is_about(offender, core):
-    core.report = (offender.id, core.task.id, LIMIT, LIMIT + 5)
+    core.report = (offender.id, offender.uid, core.task.id, LIMIT, LIMIT + 5)
     error = MemoryLimitExceeded()
     assert (error.group, error.task, error.limit, error.usage) == (
         offender,
@@ -247,13 +264,13 @@ def test_an_exception_made_by_the_interpreter_finds_out_what_it_is_about(offende
 
 
 def test_an_exception_about_a_group_or_task_that_is_gone_still_has_the_numbers(core, tree):
-    core.report = (99, 1234, 10, 20)
+    core.report = (99, 1, 1234, 10, 20)
     error = MemoryLimitExceeded()
     assert (error.group, error.task, error.limit, error.usage) == (None, None, 10, 20)
 
 
 def test_an_exception_can_be_sent_to_another_process(offender, core):
-    error = limits.over(offender.id, offender.usage, LIMIT)
+    error = limits.over(offender.id, offender.uid, offender.usage, LIMIT)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is MemoryLimitExceeded
     assert str(copy) == str(error)
