@@ -110,9 +110,10 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	return p;
 }
 
-static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
+/* With the cache valid. */
+static inline void *alloc_cached(enum domain domain, size_t size, bool zero)
 {
-	struct thread_cache *cache = thread_cache_get();
+	struct thread_cache *cache = &thread_cache;
 	void *p;
 
 	if (likely(size <= SLAB_SMALL_MAX) && likely(cache->cpu != NULL)) {
@@ -126,8 +127,25 @@ static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
 	return alloc_slow(domain, size, zero);
 }
 
+static __attribute__((noinline)) void *alloc_revalidated(enum domain domain, size_t size, bool zero)
+{
+	thread_cache_revalidate(&thread_cache);
+	return alloc_cached(domain, size, zero);
+}
+
+/*
+ * What is not on the fast path is called last, here and in hook_free(), and not
+ * in the middle: then no register has to be saved for it.
+ */
+static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
+{
+	if (unlikely(!thread_cache_fast(&thread_cache)))
+		return alloc_revalidated(domain, size, zero);
+	return alloc_cached(domain, size, zero);
+}
+
 /* A free need not know the task; and its cpu only changes with the interpreter. */
-static inline struct cpu *cpu_for_free(void)
+static struct cpu *cpu_for_free(void)
 {
 	struct thread_cache *cache = &thread_cache;
 
@@ -151,13 +169,11 @@ static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemA
 
 static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, void *p)
 {
-	struct cpu *cpu;
+	struct cpu *cpu = thread_cache.cpu;
 
-	if (likely(in_slab_range(p))) {
-		cpu = cpu_for_free();
-		if (likely(cpu != NULL) && likely(kmem_free_fast(cpu, domain, p)))
-			return;
-	}
+	if (likely(in_slab_range(p)) && likely(cpu != NULL) &&
+	    likely(!load_relaxed(&several_interpreters)) && likely(kmem_free_fast(cpu, domain, p)))
+		return;
 	free_slow(domain, saved, p);
 }
 

@@ -36,7 +36,7 @@ void heap_init(struct heap *heap);
 /* The class of a size up to SLAB_SMALL_MAX; classes are 16 bytes apart. */
 static inline unsigned small_class(size_t size)
 {
-	return size ? (unsigned)((size - 1) >> 4) : 0;
+	return (unsigned)((size - (size != 0)) >> 4);
 }
 
 /* The class of a size above that, up to SLAB_BLOCK_MAX; eight to each doubling. */
