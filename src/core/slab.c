@@ -181,9 +181,14 @@ static struct slab *slab_new(void)
 	return &slab_range.slabs[top];
 }
 
+static size_t chunk_of(const struct slab *slab)
+{
+	return (size_t)(slab - slab_range.slabs) / CHUNK_SLABS;
+}
+
 static uint8_t *kept_of_chunk(const struct slab *slab)
 {
-	return &pool.kept_of_chunk[(size_t)(slab - slab_range.slabs) / CHUNK_SLABS];
+	return &pool.kept_of_chunk[chunk_of(slab)];
 }
 
 static void kept_push(struct slab *slab)
@@ -287,7 +292,7 @@ static void spare_decay(void)
 static uint32_t take_surplus(struct slab *last, struct slab *surplus[RETURN_BATCH])
 {
 	uint32_t bound = KEPT_MIN + (pool.nr_active >> KEPT_SHIFT);
-	size_t chunk = (size_t)(last - slab_range.slabs) / CHUNK_SLABS;
+	size_t chunk = chunk_of(last);
 	uint32_t nr;
 
 	if (pool.nr_kept < KEPT_MIN + CHUNK_SLABS)
@@ -296,13 +301,15 @@ static uint32_t take_surplus(struct slab *last, struct slab *surplus[RETURN_BATC
 		spare_decay();
 	if (pool.nr_kept < KEPT_MIN + CHUNK_SLABS + pool.spare)
 		return 0;
-	bound += pool.spare;
+	/* One that is whole by now, or was when there was room for it still. */
+	if (pool.kept_of_chunk[chunk] != CHUNK_SLABS)
+		chunk = chunk_of(pool.kept_tail);
 	if (pool.kept_of_chunk[chunk] == CHUNK_SLABS) {
 		for (nr = 0; nr < CHUNK_SLABS; nr++)
 			surplus[nr] = kept_remove(&slab_range.slabs[chunk * CHUNK_SLABS + nr]);
 		return nr;
 	}
-	if (pool.nr_kept < bound + 2 * RETURN_BATCH)
+	if (pool.nr_kept < bound + pool.spare + 2 * RETURN_BATCH)
 		return 0;
 	for (nr = 0; nr < RETURN_BATCH; nr++)
 		surplus[nr] = kept_remove(pool.kept_tail);

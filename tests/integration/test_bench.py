@@ -174,7 +174,7 @@ def test_bench_alone_lists_the_benchmarks():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nope"], "'nope' is not a benchmark; there is seed"),
+        (["nope"], "'nope' is not a benchmark; there are seed, programs"),
         (["seed", "--nope"], "--nope"),
         (["seed", "--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
         (["seed", "--rounds", "many"], "argument --rounds: invalid"),

@@ -1,0 +1,165 @@
+"""Running one side of a comparison in a process of its own, and what it took."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, NamedTuple
+
+from objcg.bench.runner import BenchmarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STOCK, OBJCG = "stock", "objcg"
+
+_HERE = os.path.dirname(__file__)
+
+# The kernel lets the peak of a process begin with that of its parent, where this has lent it its
+# memory until exec (and every Python does so). Hence a parent between that has as little as any.
+_LAUNCH = """
+import posix, sys
+count = int(sys.argv[1])
+environment = dict(posix.environ)
+environment.update(v.encode().split(b"=", 1) for v in sys.argv[2 : 2 + count])
+command = sys.argv[2 + count :]
+child = posix.posix_spawn(command[0], command, environment)
+_, status, usage = posix.wait4(child, 0)
+print(f"\\n{status} {usage.ru_utime + usage.ru_stime} {usage.ru_maxrss * 1024}")
+"""
+
+# They would change the allocator or what it costs.
+_UNWANTED = frozenset(
+    {"LD_PRELOAD", "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONMALLOCSTATS", "PYTHONTRACEMALLOC"}
+)
+
+
+class Result(NamedTuple):
+    """What a process took, and what it was."""
+
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
+    group: str
+    """The path of the group that it was in; empty without objcg."""
+    group_peak: int
+    allocator: str
+    """PYTHONMALLOC."""
+    library: str
+    """What was loaded by LD_PRELOAD."""
+
+
+class ProcessFailed(BenchmarkError):
+    """It did not exit with status 0, or took too long; the text says the last it said."""
+
+
+def run(
+    side: str,
+    command: Sequence[str],
+    *,
+    hash_seed: int,
+    library: str | None = None,
+    timeout: float | None = None,
+    is_script: bool = False,
+) -> Result:
+    """Run a program of Python, by its path, as that side.
+
+    A script finds modules in its folder. With a library, which is loaded before all and replaces
+    malloc, the interpreter uses malloc for everything.
+
+    Raises:
+        ProcessFailed: see there.
+        BenchmarkError: the process was not what the side is.
+    """
+    extra = [f"PYTHONHASHSEED={hash_seed % 2**32}"]
+    if library is not None:
+        extra += [f"LD_PRELOAD={library}", "PYTHONMALLOC=malloc"]
+    environment = {name: text for name, text in os.environ.items() if name not in _UNWANTED}
+    with tempfile.TemporaryDirectory(prefix="objcg-bench-") as folder:
+        report = os.path.join(folder, "report")
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
+        child = os.path.join(_HERE, "_side.py")
+        folders = [os.path.dirname(command[0])] if is_script else []
+        path = "\n".join([*folders, *(os.path.abspath(entry) for entry in sys.path)])
+        output, errors = _communicate(
+            [*launcher, sys.executable, child, side, report, path, *command],
+            environment,
+            timeout,
+        )
+        rest, _, last = output.rstrip("\n").rpartition("\n")
+        numbers = last.split()
+        if len(numbers) != 3 or numbers[0] != "0":
+            lines = [line.strip() for line in errors.splitlines() if line.strip()]
+            raise ProcessFailed(lines[-1] if lines else f"it ended with status {last or '?'}")
+        try:
+            with open(report, encoding="utf-8") as file:
+                group, group_peak, allocator, loaded = file.read().splitlines()
+        except (OSError, ValueError):
+            raise ProcessFailed("it left no report") from None
+    result = Result(
+        cpu_seconds=float(numbers[1]),
+        peak_bytes=int(numbers[2]),
+        output=rest.strip(),
+        group=group,
+        group_peak=int(group_peak),
+        allocator=allocator,
+        library=loaded,
+    )
+    _check(side, result, library)
+    return result
+
+
+def _check(side: str, result: Result, library: str | None) -> None:
+    if side == OBJCG:
+        right = result.group not in {"", "/"} and result.group_peak > 0
+    else:
+        right = result.group == ""
+    if not right or result.library != (library or ""):
+        raise BenchmarkError(f"the process of the side {side!r} was something else: {result}")
+
+
+def _communicate(
+    command: list[str], environment: dict[str, str], timeout: float | None
+) -> tuple[str, str]:
+    """Run to the end, in a session of its own so that all of it can be ended."""
+    with subprocess.Popen(  # noqa: S603  # this interpreter, and code from here
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise ProcessFailed(f"it took more than {timeout:.0f} seconds") from None
+        finally:
+            # a benchmark may leave processes of its own behind, too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def find_library(name: str) -> str | None:
+    """Return the path of a shared library, as the dynamic linker finds it; None if it does not."""
+    show = "print(open('/proc/self/maps').read())"
+    environment = {key: text for key, text in os.environ.items() if key not in _UNWANTED}
+    maps = subprocess.run(  # noqa: S603  # this interpreter, and code from here
+        [sys.executable, "-I", "-S", "-c", show],
+        env={**environment, "LD_PRELOAD": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    stem = name.partition(".so")[0]
+    for line in maps.splitlines():
+        path = line.partition("/")[1] + line.partition("/")[2]
+        if os.path.basename(path).startswith(f"{stem}.so"):
+            return path
+    return None
