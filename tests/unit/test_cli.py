@@ -56,7 +56,10 @@ def error_of(capsys, *arguments):
     ],
 )
 def test_all_from_the_program_on_is_the_programs(arguments, options, program):
-    assert split_program(arguments) == (options, Program(*program))
+    left, found = split_program(arguments)
+    assert left == options
+    assert found is not None
+    assert vars(found) == vars(Program(*program))
 
 
 @pytest.mark.parametrize(

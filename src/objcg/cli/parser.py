@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 _SIZES = 'SIZE is a number of bytes or text such as "512M", "1.5GiB" or "max"'
 
@@ -29,16 +30,17 @@ class WrongUse(CliError):
         super().__init__(message, status=2)
 
 
-class Program(NamedTuple):
+class Program:
     """What "objcg run" shall run: `kind` is "file", "module" or "command".
 
     `words` is all of it as it was written, for `sys.orig_argv`.
     """
 
-    kind: str
-    target: str
-    arguments: list[str]
-    words: list[str]
+    def __init__(self, kind: str, target: str, arguments: list[str], words: list[str]) -> None:
+        self.kind = kind
+        self.target = target
+        self.arguments = arguments
+        self.words = words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,7 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    # prog: else it is found out by formatting a usage message, for which more is imported
+    verbs = parser.add_subparsers(
+        prog="objcg", dest="verb", metavar="VERB", required=True, parser_class=_Parser
+    )
 
     run = verbs.add_parser(
         "run",

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, cast
 
 import objcg
 from objcg import _core
@@ -14,6 +13,7 @@ from objcg.memory import check
 
 from .parser import CliError, Program, WrongUse
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -185,8 +185,8 @@ def _snapshot() -> Region:
         except OSError:
             # removed by a thread that still runs
             continue
-        events = cast("dict[str, int]", reading["events"])
-        stat = cast("dict[str, int]", reading["stat"])
+        events: dict[str, int] = dict(reading["events"])  # type: ignore[arg-type]
+        stat: dict[str, int] = dict(reading["stat"])  # type: ignore[arg-type]
         groups.append(
             GroupInfo(
                 path=group.path,
