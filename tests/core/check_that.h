@@ -175,6 +175,16 @@ static inline struct mem_cgroup *group_of(void *p)
 	return memcg_from_id(load_relaxed(&objcg_from_id(kmem_owner(p, &bytes))->memcg));
 }
 
+/* Whom an allocation by this task is charged to now. */
+static inline struct mem_cgroup *group_charged_by(struct cpu *by, struct task *task)
+{
+	void *p = alloc(by, task, 64);
+	struct mem_cgroup *memcg = group_of(p);
+
+	release(by, p);
+	return memcg;
+}
+
 static inline size_t bytes_of(void *p)
 {
 	size_t bytes;

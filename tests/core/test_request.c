@@ -33,15 +33,6 @@ static void request(const struct task *task, const struct mem_cgroup *memcg)
 			  memcg_id(memcg), load_relaxed(&memcg->gen));
 }
 
-static struct mem_cgroup *group_charged_by(struct cpu *by, struct task *task)
-{
-	void *p = alloc(by, task, 64);
-	struct mem_cgroup *memcg = group_of(p);
-
-	release(by, p);
-	return memcg;
-}
-
 static struct mem_cgroup *group_in(struct task *task)
 {
 	return memcg_from_id(load_relaxed(&task->memcg));

@@ -16,15 +16,6 @@ static void move(struct task *task, struct mem_cgroup *memcg)
 	check_equal(task_move(task, load_relaxed(&task->gen), memcg), 0);
 }
 
-static struct mem_cgroup *group_charged_by(struct cpu *by, struct task *task)
-{
-	void *p = alloc(by, task, 64);
-	struct mem_cgroup *memcg = group_of(p);
-
-	release(by, p);
-	return memcg;
-}
-
 static void a_move_is_seen_by_the_next_allocation(void)
 {
 	struct mem_cgroup *a = group_new(root_memcg());

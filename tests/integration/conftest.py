@@ -16,6 +16,7 @@ from .charges import RESIDUE, charge_of_payload, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def subtree(group: objcg.Group) -> Iterator[objcg.Group]:
@@ -42,6 +43,14 @@ def nothing_lost(enabled: None) -> Iterator[None]:
     assert objcg.audit().drift == 0
     negative = {group.path: negative_counters(group) for group in subtree(objcg.root)}
     assert {path: counters for path, counters in negative.items() if counters} == {}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for the region files of one test."""
+    regions = tmp_path / "regions"
+    regions.mkdir(mode=0o700)
+    return regions
 
 
 @pytest.fixture

@@ -69,14 +69,6 @@ def serving(folder: Path, *options: str) -> Iterator[Served]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder for the region files of one test."""
-    regions = tmp_path / "regions"
-    regions.mkdir(mode=0o700)
-    return regions
-
-
-@pytest.fixture
 def served(folder: Path) -> Iterator[Served]:
     with serving(folder) as program:
         yield program

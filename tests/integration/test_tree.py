@@ -22,14 +22,6 @@ SMALL = 1000 * charge_of_bytes(1000)
 LARGE = 3 * SMALL
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder for the region files of one test."""
-    regions = tmp_path / "regions"
-    regions.mkdir(mode=0o700)
-    return regions
-
-
 @contextmanager
 def serving(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a program that holds memory in groups; it ends when its standard input is closed."""

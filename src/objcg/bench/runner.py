@@ -164,6 +164,23 @@ class Progress:
             print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
 
 
+def with_quartiles(row: Row, name: str, digits: int = 0) -> str:
+    """Return a figure with its quartiles; of none, nothing."""
+    if row[name] is None:
+        return ""
+    first, third = row[f"{name}_quartiles"]
+    return f"{row[name]:,.{digits}f} ({first:,.{digits}f}-{third:,.{digits}f})"
+
+
+def ratio_text(row: Row, name: str = "ratio") -> str:
+    """Return a ratio with its quartiles, marked where it is a loss."""
+    if row[name] is None:
+        return ""
+    first, third = row[f"{name}_quartiles"]
+    loss = " slower" if round(row[name], 2) > 1 else ""
+    return f"{row[name]:.2f}x ({first:.2f}-{third:.2f}){loss}"
+
+
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """Return a table for a terminal: `left` columns of text, then numbers, to the right."""
     lines = [tuple(headings), *(tuple(row) for row in rows)]

@@ -18,8 +18,18 @@ from typing import TYPE_CHECKING, Any
 import objcg
 from objcg import _core
 
-from .runner import differences, interleave, markdown_table, nothing, ratios, summary, text_table
-from .switch import Worker, ratio_text, serve, with_quartiles
+from ._worker import Worker, serve
+from .runner import (
+    differences,
+    interleave,
+    markdown_table,
+    nothing,
+    ratio_text,
+    ratios,
+    summary,
+    text_table,
+    with_quartiles,
+)
 
 if TYPE_CHECKING:
     import argparse

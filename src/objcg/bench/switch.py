@@ -1,38 +1,34 @@
 """What it costs to go from group to group: entries, steps of an event loop, moves, new groups.
 
 What stock CPython can do, too, is measured there, by the same code in a process of its own that
-never enables objcg. `Worker` is such a process.
+never enables objcg.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import subprocess
-import sys
 import time
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import objcg
 
+from ._worker import Worker, serve
 from .runner import (
-    BenchmarkError,
     interleave,
     markdown_table,
     nothing,
+    ratio_text,
     ratios,
     summary,
     text_table,
+    with_quartiles,
 )
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-
-    from typing_extensions import Self
 
     from .runner import Options, Row
 
@@ -187,23 +183,6 @@ def _baselines(rows: list[Row]) -> str:
     )
 
 
-def with_quartiles(row: Row, name: str, digits: int = 0) -> str:
-    """Return a figure with its quartiles; of none, nothing."""
-    if row[name] is None:
-        return ""
-    first, third = row[f"{name}_quartiles"]
-    return f"{row[name]:,.{digits}f} ({first:,.{digits}f}-{third:,.{digits}f})"
-
-
-def ratio_text(row: Row, name: str = "ratio") -> str:
-    """Return a ratio with its quartiles, marked where it is a loss."""
-    if row[name] is None:
-        return ""
-    first, third = row[f"{name}_quartiles"]
-    loss = " slower" if round(row[name], 2) > 1 else ""
-    return f"{row[name]:.2f}x ({first:.2f}-{third:.2f}){loss}"
-
-
 def _goal_text(row: Row) -> str:
     if row["goal"] is None:
         return ""
@@ -213,67 +192,6 @@ def _goal_text(row: Row) -> str:
 
 
 # ---- Processes that measure ----------------------------------------------------------------------
-
-
-_START = (
-    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "importlib.import_module('objcg.bench.' + sys.argv[2]).main(json.loads(sys.argv[3]))"
-)
-
-
-class Worker:
-    """A process that runs ``main(setup)`` of a module of this package and answers questions."""
-
-    def __init__(self, module: str, setup: Any) -> None:
-        self._command = [sys.executable, "-c", _START, json.dumps(sys.path), module]
-        self._command.append(json.dumps(setup))
-
-    def __enter__(self) -> Self:
-        # the interpreter's allocator as it is by default
-        env = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
-        self._child = subprocess.Popen(  # noqa: S603  # this interpreter, and code from here
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        return self
-
-    def ask(self, question: Any) -> Any:
-        """Return the answer.
-
-        Raises:
-            BenchmarkError: the process failed.
-        """
-        assert self._child.stdin is not None  # noqa: S101  # see Popen
-        assert self._child.stdout is not None  # noqa: S101
-        with contextlib.suppress(BrokenPipeError):  # its end is seen below
-            print(json.dumps(question), file=self._child.stdin, flush=True)
-        line = self._child.stdout.readline()
-        if not line:
-            with contextlib.suppress(BrokenPipeError):
-                self._child.stdin.close()
-            assert self._child.stderr is not None  # noqa: S101
-            error = self._child.stderr.read().strip().splitlines()
-            status = self._child.wait()
-            raise BenchmarkError(error[-1] if error else f"a process ended with status {status}")
-        return json.loads(line)
-
-    def __exit__(self, *_: object) -> None:
-        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        self._child.wait()
-
-
-def serve(answer: Callable[[Any], Any]) -> None:
-    """Answer each question of the `Worker` that this process is."""
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
-        sys.stdout.flush()
 
 
 def main(side: str) -> None:

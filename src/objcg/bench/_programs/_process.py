@@ -118,7 +118,8 @@ def _check(side: str, result: Result, library: str | None) -> None:
         right = result.group not in {"", "/"} and result.group_peak > 0
     else:
         right = result.group == ""
-    if not right or result.library != (library or ""):
+    expected = "" if library is None else library
+    if not right or result.library != expected:
         raise BenchmarkError(f"the process of the side {side!r} was something else: {result}")
 
 
