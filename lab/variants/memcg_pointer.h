@@ -14,8 +14,7 @@
 #ifndef OBJCG_FAST_H
 #define OBJCG_FAST_H
 
-#include "slab.h"
-#include "stock.h"
+#include "charged.h"
 
 /*
  * task->objcg holds memcg << 1 | OBJCG_UPDATE.  The flag is always set, so that
@@ -45,28 +44,12 @@ static inline uint32_t task_to_objcg(struct cpu *cpu, const struct task *task)
 static inline void *kmem_alloc_fast(struct cpu *cpu, const struct task *task, enum domain domain,
 				    size_t size)
 {
-	uint32_t id = task_to_objcg(cpu, task);
-	unsigned class = small_class(size);
-	void *block;
-
-	if (unlikely(!consume_stock(cpu, id << 1, domain, (int64_t)(class + 1) << 4)))
-		return NULL;
-	block = slab_alloc_fast(cpu, class, id);
-	if (unlikely(!block))
-		refill_stock(cpu, id, domain, (int64_t)(class + 1) << 4);
-	return block;
+	return charged_alloc_small(cpu, task_to_objcg(cpu, task) << 1, domain, size);
 }
 
 static inline bool kmem_free_fast(struct cpu *cpu, enum domain domain, void *p)
 {
-	struct slab *slab = virt_to_slab(p);
-
-	if (unlikely(!slab_is_small(slab)))
-		return false;
-	if (unlikely(!refill_stock(cpu, slab_owner(slab, p), domain, slab->block_size)))
-		return false;
-	slab_free(cpu, slab, p);
-	return true;
+	return charged_free_any(cpu, domain, p);
 }
 
 #endif

@@ -5,33 +5,17 @@
 #ifndef OBJCG_FAST_H
 #define OBJCG_FAST_H
 
-#include "slab.h"
-#include "stock.h"
+#include "charged.h"
 
 static inline void *kmem_alloc_fast(struct cpu *cpu, uint32_t reference, enum domain domain,
 				    size_t size)
 {
-	unsigned class = small_class(size);
-	void *block;
-
-	if (unlikely(!consume_stock(cpu, reference, domain, (int64_t)(class + 1) << 4)))
-		return NULL;
-	block = slab_alloc_fast(cpu, class, reference >> 1);
-	if (unlikely(!block))
-		refill_stock(cpu, reference >> 1, domain, (int64_t)(class + 1) << 4);
-	return block;
+	return charged_alloc_small(cpu, reference, domain, size);
 }
 
 static inline bool kmem_free_fast(struct cpu *cpu, enum domain domain, void *p)
 {
-	struct slab *slab = virt_to_slab(p);
-
-	if (unlikely(!slab_is_small(slab)))
-		return false;
-	if (unlikely(!refill_stock(cpu, slab_owner(slab, p), domain, slab->block_size)))
-		return false;
-	slab_free(cpu, slab, p);
-	return true;
+	return charged_free_any(cpu, domain, p);
 }
 
 #define VARIANT_CACHE

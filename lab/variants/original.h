@@ -6,14 +6,14 @@
 #ifndef OBJCG_FAST_H
 #define OBJCG_FAST_H
 
+#include "charged.h"
 #include "references.h"
 #include "walk.h"
 
 static inline void *kmem_alloc_fast(struct cpu *cpu, const struct task *task, enum domain domain,
 				    size_t size)
 {
-	unsigned class = small_class(size);
-	void *block = NULL;
+	void *block;
 	uint32_t id;
 
 	walk_enter(cpu);
@@ -24,14 +24,9 @@ static inline void *kmem_alloc_fast(struct cpu *cpu, const struct task *task, en
 	 * Without the section: only we write our slots, so if this one has the id
 	 * now, it had it while the section ran, and an id with a slot is not recycled.
 	 */
-	if (unlikely(!consume_stock(cpu, id << 1, domain, (int64_t)(class + 1) << 4)))
-		goto put;
-	block = slab_alloc_fast(cpu, class, id);
-	if (unlikely(!block))
-		refill_stock(cpu, id, domain, (int64_t)(class + 1) << 4);
-	else
+	block = charged_alloc_small(cpu, id << 1, domain, size);
+	if (likely(block))
 		obj_cgroup_get(cpu, id);
-put:
 	obj_cgroup_put(cpu, id);
 	return block;
 }
@@ -44,9 +39,8 @@ static inline bool kmem_free_fast(struct cpu *cpu, enum domain domain, void *p)
 	if (unlikely(!slab_is_small(slab)))
 		return false;
 	id = slab_owner(slab, p);
-	if (unlikely(!refill_stock(cpu, id, domain, slab->block_size)))
+	if (unlikely(!charged_free_any(cpu, domain, p)))
 		return false;
-	slab_free(cpu, slab, p);
 	obj_cgroup_put(cpu, id);
 	return true;
 }

@@ -26,7 +26,8 @@
 /*
  * What this operating system thread last found out about itself.  Good while
  * the same thread state is current and its context_ver has not changed; `id`
- * tells apart two thread states that lived at one address.
+ * tells apart two thread states that lived at one address, where context_ver
+ * does not (see thread_cache_fast).
  *
  * Asking CPython for the current thread state costs as much as the rest of an
  * allocation, so the fast path does not ask: see thread_cache_fast().
@@ -45,13 +46,15 @@ struct thread_cache {
 
 extern __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec")));
 extern const PyThreadState never_current;
-extern _Atomic int several_interpreters;
-
 #if PY_VERSION_HEX >= 0x030D0000
 #define current_thread_state() PyThreadState_GetUnchecked()
 #else
 #define current_thread_state() _PyThreadState_UncheckedGet()
 #endif
+
+/* A second interpreter was made, or thread states were seen swapped: nothing is known any more. */
+extern _Atomic int several_interpreters;
+void interpreters_are_several(void);
 
 static inline int thread_cache_valid(const struct thread_cache *cache, const PyThreadState *ts)
 {
@@ -63,18 +66,17 @@ static inline int thread_cache_valid(const struct thread_cache *cache, const PyT
  * Whether the cache holds for a call in the object or mem domain, without
  * asking which thread state is current.  That is still the one that was current
  * when the cache was filled, unless
- * - it was deleted: its memory comes back through our raw hook, on this thread,
- *   which clears the cache (thread_cache_forget).  Deleted by another thread,
- *   it still has its id, and memory of ours stays readable: so only thread
- *   states in our own memory, and the main thread's, are watched;
+ * - it was deleted, by this thread or another: its memory comes back through our
+ *   raw hook, which clears its context_ver (thread_state_freed).  Memory of ours
+ *   stays readable, so only thread states in it, and the main thread's, are
+ *   watched; and no two that are watched ever have the same context_ver, wherever
+ *   they lie: see thread_state_watch();
  * - this thread went to another interpreter: from the moment in which a second
- *   one is made, `several_interpreters` has everyone ask.
+ *   one is made, everyone asks (interpreters_are_several).
  */
 static inline int thread_cache_fast(const struct thread_cache *cache)
 {
-	return likely(cache->context_ver == cache->watched->context_ver) &&
-	       likely(cache->id == cache->watched->id) &&
-	       likely(!load_relaxed(&several_interpreters));
+	return likely(cache->context_ver == cache->watched->context_ver);
 }
 
 static inline void thread_cache_forget(struct thread_cache *cache)
@@ -82,6 +84,9 @@ static inline void thread_cache_forget(struct thread_cache *cache)
 	cache->ts = NULL;
 	cache->watched = &never_current;
 }
+
+/* A block of the raw domain, which may be a thread state, is about to be freed. */
+void thread_state_freed(void *p);
 
 /* Looks the current task up again. Allocates nothing, raises nothing. GIL held, or ts NULL. */
 void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts);
@@ -100,7 +105,8 @@ struct thread_cache *thread_cache_now(void);
 /* The cache, valid, for code that holds the GIL. */
 static inline struct thread_cache *thread_cache_get(void)
 {
-	if (unlikely(!thread_cache_fast(&thread_cache)))
+	if (unlikely(!thread_cache_fast(&thread_cache)) ||
+	    unlikely(load_relaxed(&several_interpreters)))
 		thread_cache_revalidate(&thread_cache);
 	return &thread_cache;
 }

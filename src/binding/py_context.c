@@ -35,6 +35,48 @@ static Membership *root_membership;
 static PyInterpreterState *main_interpreter;
 static unsigned long main_thread;
 
+/*
+ * CPython counts context_ver up from 1 in each thread state, and only ever
+ * compares it for equality with what a variable has cached for that state's id.
+ * So each state may count in a range of its own, and a value then says both which
+ * state it is of and which context is current.  (2^36 switches of contexts to
+ * a state, an hour of nothing else; and 2^28 states.)
+ */
+#define CONTEXT_VER_RANGE ((uint64_t)1 << 36)
+
+static _Atomic uint64_t context_ver_ranges;
+/* Charged bytes of a thread state in our memory; 0 while none was seen. */
+static _Atomic size_t thread_state_bytes;
+
+static void thread_state_watch(PyThreadState *ts)
+{
+	ts->context_ver += CONTEXT_VER_RANGE * (fetch_add_relaxed(&context_ver_ranges, 1) + 1);
+	if (in_slab_range(ts)) {
+		size_t bytes;
+
+		kmem_owner(ts, &bytes);
+		store_relaxed(&thread_state_bytes, bytes);
+	}
+}
+
+/*
+ * Whoever has this state cached must not take it for the current one any more,
+ * however long its memory stays as it is.  Any block of that size may be written
+ * to, since it is about to be freed.
+ */
+void thread_state_freed(void *p)
+{
+	size_t bytes;
+
+	if (unlikely(p == thread_cache.ts))
+		thread_cache_forget(&thread_cache);
+	if (!in_slab_range(p))
+		return;
+	kmem_owner(p, &bytes);
+	if (bytes == load_relaxed(&thread_state_bytes))
+		((PyThreadState *)p)->context_ver = 0;
+}
+
 static void cache_task(struct thread_cache *cache, struct task *task)
 {
 	cache->task = task;
@@ -72,6 +114,8 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 		if (unlikely(load_relaxed(&limits_armed)))
 			limits_context_changed(ts);
 	}
+	if (unlikely(ts->context_ver < CONTEXT_VER_RANGE))
+		thread_state_watch(ts);
 	cache->ts = ts;
 	cache->id = ts->id;
 	cache->context_ver = ts->context_ver;
@@ -86,7 +130,7 @@ struct thread_cache *thread_cache_now(void)
 
 	/* Swapped on this thread: from now on everyone asks which one is current. */
 	if (cache->ts && cache->ts != ts)
-		store_release(&several_interpreters, 1);
+		interpreters_are_several();
 	thread_cache_refresh(cache, ts);
 	return cache;
 }

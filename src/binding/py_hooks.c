@@ -20,6 +20,15 @@
 struct cpu *gil_cpu;
 struct cpu *raw_cpu;
 
+/*
+ * gil_cpu, while there is one interpreter, and so any caller of the object and
+ * mem domains holds that one's GIL.  Else no_cpu, in which the fast path finds
+ * neither blocks nor stock, so that everyone looks which cpu is his.
+ */
+static _Atomic(struct cpu *) fast_cpu;
+static struct stock no_stocks[NR_STOCKS];
+static struct cpu no_cpu = {.stocks = no_stocks, .index = UINT16_MAX};
+
 static PyMemAllocatorEx saved_raw, saved_mem, saved_object;
 static pthread_mutex_t raw_mutex = PTHREAD_MUTEX_INITIALIZER;
 static int installed;
@@ -37,6 +46,12 @@ void raw_unlock(void)
 /* --- cpus of interpreters ------------------------------------------------ */
 
 _Atomic int several_interpreters;
+
+void interpreters_are_several(void)
+{
+	store_release(&several_interpreters, 1);
+	store_release(&fast_cpu, &no_cpu);
+}
 
 /*
  * Since 3.12 an interpreter may have a GIL of its own, and then its threads
@@ -89,7 +104,7 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
 static inline void notice_interpreter(size_t nelem, size_t elsize)
 {
 	if (unlikely(nelem == 1 && elsize >= (64 << 10) && (elsize & (elsize - 1)) != 0))
-		store_release(&several_interpreters, 1);
+		interpreters_are_several();
 }
 
 /* --- object and mem ------------------------------------------------------ */
@@ -110,21 +125,39 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	return p;
 }
 
+/* What has a fast path of its own, or none. */
+static __attribute__((noinline)) void *alloc_other(enum domain domain, size_t size, bool zero)
+{
+	struct thread_cache *cache = &thread_cache;
+	struct cpu *cpu = load_relaxed(&fast_cpu);
+	void *p = NULL;
+
+	if (unlikely(load_relaxed(&several_interpreters))) {
+		thread_cache_revalidate(cache);
+		cpu = cache->cpu ? cache->cpu : &no_cpu;
+		if (size - 1 < SLAB_SMALL_MAX)
+			p = kmem_alloc_fast(cpu, cache->task, domain, size);
+	} else if (size - 1 < SLAB_SMALL_MAX) {
+		p = charged_alloc_mixed(cpu, load_relaxed(&cache->task->objcg), domain, size);
+	}
+	if (size - 1 - SLAB_SMALL_MAX < SLAB_BLOCK_MAX - SLAB_SMALL_MAX)
+		p = kmem_alloc_medium_fast(cpu, cache->task, domain, size);
+	if (unlikely(!p))
+		return alloc_slow(domain, size, zero);
+	return zero ? memset(p, 0, size) : p;
+}
+
 /* With the cache valid. */
 static inline void *alloc_cached(enum domain domain, size_t size, bool zero)
 {
-	struct thread_cache *cache = &thread_cache;
-	void *p;
+	void *p = NULL;
 
-	if (likely(size <= SLAB_SMALL_MAX) && likely(cache->cpu != NULL)) {
-		p = kmem_alloc_fast(cache->cpu, cache->task, domain, size);
-		if (likely(p != NULL)) {
-			if (zero)
-				memset(p, 0, size);
-			return p;
-		}
-	}
-	return alloc_slow(domain, size, zero);
+	if (likely(size - 1 < SLAB_SMALL_MAX))
+		p = charged_alloc(load_relaxed(&fast_cpu), load_relaxed(&thread_cache.task->objcg),
+				  domain, size);
+	if (unlikely(!p))
+		return alloc_other(domain, size, zero);
+	return zero ? memset(p, 0, size) : p;
 }
 
 static __attribute__((noinline)) void *alloc_revalidated(enum domain domain, size_t size, bool zero)
@@ -157,22 +190,22 @@ static struct cpu *cpu_for_free(void)
 static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemAllocatorEx *saved,
 						void *p)
 {
-	struct cpu *cpu = cpu_for_free();
+	struct cpu *cpu;
 
 	if (!p)
 		return;
-	if (kmem_is_ours(p) && cpu)
-		kmem_free(cpu, domain, p);
-	else
+	if (in_slab_range(p) && charged_free_other(load_relaxed(&fast_cpu), domain, p))
+		return;
+	cpu = cpu_for_free();
+	if (!kmem_is_ours(p) || !cpu)
 		saved->free(saved->ctx, p);
+	else if (!in_slab_range(p) || !kmem_free_fast(cpu, domain, p))
+		kmem_free(cpu, domain, p);
 }
 
 static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, void *p)
 {
-	struct cpu *cpu = thread_cache.cpu;
-
-	if (likely(in_slab_range(p)) && likely(cpu != NULL) &&
-	    likely(!load_relaxed(&several_interpreters)) && likely(kmem_free_fast(cpu, domain, p)))
+	if (likely(in_slab_range(p)) && likely(charged_free(load_relaxed(&fast_cpu), domain, p)))
 		return;
 	free_slow(domain, saved, p);
 }
@@ -185,6 +218,21 @@ static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, voi
 
 	if (!p)
 		return hook_alloc(domain, size, false);
+	if (likely(in_slab_range(p))) {
+		size_t copied;
+
+		if (kmem_fits_in_place(p, size))
+			return p;
+		copied = kmem_outgrown(p, domain, size);
+		if (likely(copied)) {
+			q = hook_alloc(domain, size, false);
+			if (likely(q)) {
+				memcpy(q, p, copied);
+				hook_free(domain, saved, p);
+			}
+			return q;
+		}
+	}
 	if (!kmem_is_ours(p))
 		return saved->realloc(saved->ctx, p, size);
 	cache = thread_cache_get();
@@ -262,7 +310,11 @@ static void *raw_alloc(size_t size, bool zero)
 	void *p;
 
 	raw_lock();
-	p = kmem_alloc(raw_cpu, task, DOMAIN_RAW, size, zero, &result);
+	p = size - 1 < SLAB_SMALL_MAX ? kmem_alloc_fast(raw_cpu, task, DOMAIN_RAW, size) : NULL;
+	if (p && zero)
+		memset(p, 0, size);
+	else if (!p)
+		p = kmem_alloc(raw_cpu, task, DOMAIN_RAW, size, zero, &result);
 	raw_unlock();
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 0);
@@ -315,11 +367,10 @@ static void raw_free(void *ctx, void *p)
 		saved_raw.free(saved_raw.ctx, p);
 		return;
 	}
-	/* This thread's own state ends (PyThreadState_DeleteCurrent). */
-	if (unlikely(p == thread_cache.ts))
-		thread_cache_forget(&thread_cache);
+	thread_state_freed(p);
 	raw_lock();
-	kmem_free(raw_cpu, DOMAIN_RAW, p);
+	if (!in_slab_range(p) || !kmem_free_fast(raw_cpu, DOMAIN_RAW, p))
+		kmem_free(raw_cpu, DOMAIN_RAW, p);
 	raw_unlock();
 }
 
@@ -377,6 +428,8 @@ int hooks_prepare(void)
 	raw_cpu = cpu_get(1);
 	if (!gil_cpu || !raw_cpu)
 		return -ENOMEM;
+	heap_init(&no_cpu.heap);
+	store_relaxed(&fast_cpu, gil_cpu);
 	stock_drain_others = drain_raw_stocks;
 	return -pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
@@ -395,7 +448,7 @@ void hooks_install(void)
 	object.ctx = saved_object.ctx;
 	installed = 1;
 	if (PyInterpreterState_Next(PyInterpreterState_Head()))
-		store_release(&several_interpreters, 1);
+		interpreters_are_several();
 	PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw);
 	PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem);
 	PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &object);

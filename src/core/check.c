@@ -224,7 +224,7 @@ static const char *slab_fault(const struct slab *slab)
 		if (++nr_free > slab->bump)
 			return "the free list has a cycle";
 	}
-	if (slab->used + nr_free != slab->bump)
+	if (slab_used(slab) + (int32_t)nr_free != slab->bump)
 		return "used and free blocks do not add up";
 	return NULL;
 }
@@ -236,8 +236,8 @@ void slab_check(const struct slab *slab)
 	if (!fault)
 		return;
 	fprintf(stderr,
-		"objcg: slab %p: %s (block size %u, capacity %u, bump %u, used %u, state %u)\n",
-		(const void *)slab, fault, slab->block_size, slab->capacity, slab->bump, slab->used,
-		slab->state);
+		"objcg: slab %p: %s (block size %u, capacity %u, bump %u, used %d, state %u)\n",
+		(const void *)slab, fault, slab->block_size, slab->capacity, slab->bump,
+		slab_used(slab), slab->state);
 	abort();
 }

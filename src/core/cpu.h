@@ -27,6 +27,12 @@ void cpus_lock(void);
 void cpus_unlock(void);
 void cpus_reset_after_fork(void);
 
+/* Where a cpu's stock of an objcg is, if it has one. */
+static inline struct stock *stock_slot(const struct cpu *cpu, uint32_t id)
+{
+	return &cpu->stocks[id % NR_STOCKS];
+}
+
 extern _Atomic uint64_t cpu_epoch;
 
 static inline void section_enter(struct cpu *cpu)

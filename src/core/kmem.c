@@ -220,14 +220,14 @@ void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void 
 	}
 	slab = virt_to_slab(p);
 	room = slab->block_size;
-	/* In place, unless a quarter or more of the block would be idle. */
 	if (slab_is_small(slab)) {
-		if (bytes <= room && 4 * bytes > 3 * room)
+		if (kmem_fits_in_place(p, size))
 			return p;
 		return realloc_by_copy(cpu, task, domain, p, room, size, result);
 	}
 	owner = slab_medium_owner(slab, p);
 	old = (size_t)owner->granules << 4;
+	/* In place, unless a quarter or more of the block would be idle. */
 	if (bytes <= room && bytes > SLAB_SMALL_MAX && 4 * bytes > 3 * room) {
 		struct charge_result here = {0, 0, 0};
 

@@ -49,6 +49,33 @@ void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void 
 /* The objcg that a living block of ours is charged to, and its charged bytes. */
 uint32_t kmem_owner(void *p, size_t *bytes);
 
+/* A block in the slab range: whether it can have that size where it is, without a charge. */
+static inline bool kmem_fits_in_place(void *p, size_t size)
+{
+	const struct slab *slab = virt_to_slab(p);
+	size_t room = slab->block_size;
+
+	/* Unless a quarter or more of it would be idle. */
+	return slab_is_small(slab) && size <= room && 4 * charged_bytes(size) > 3 * room;
+}
+
+/*
+ * A block in the slab range: how many bytes of it a larger one for `size` begins
+ * with; 0 if the block has room for that, or is charged to another domain.
+ */
+static inline size_t kmem_outgrown(void *p, enum domain domain, size_t size)
+{
+	struct slab *slab = virt_to_slab(p);
+	const struct medium_owner *owner;
+
+	if (size <= slab->block_size)
+		return 0;
+	if (slab_is_small(slab))
+		return slab->block_size;
+	owner = slab_medium_owner(slab, p);
+	return owner->domain == domain ? (size_t)owner->granules << 4 : 0;
+}
+
 /* All locks of the core, in their order; and after fork in the child. */
 void kmem_fork_prepare(void);
 void kmem_fork_parent(void);

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* Never equal to a used count: the slab stays where it is, whatever is freed. */
-#define SLOW_NEVER UINT16_MAX
+/* No number of used blocks: the slab stays where it is, whatever is freed. */
+#define SLOW_NEVER (-1)
 
 #define RANGE_SIZE ((size_t)256 << 30)
 #define RANGE_SIZE_MIN ((size_t)1 << 28)
@@ -69,7 +69,9 @@ static struct {
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Every class's current slab before its first: full, so that nobody takes from it. */
-static struct slab no_slab = {.slow_at = SLOW_NEVER};
+static struct slab no_slab = {.slow_at = SLOW_NEVER, .above = -SLOW_NEVER};
+/* Of slabs that have no owner, or many: has nothing. */
+static struct stock no_stock;
 
 int slab_init(void)
 {
@@ -109,25 +111,16 @@ void heap_init(struct heap *heap)
 		heap->current[i] = &no_slab;
 }
 
-/* 576, 640, ... 1024; 1152, ... 2048; 2304, ... 4096; 4608, ... 8192 */
-unsigned medium_class(size_t size)
+size_t class_block_size(size_t class)
 {
-	unsigned doubling = 54 - (unsigned)__builtin_clzll((unsigned long long)(size - 1));
-	unsigned step = (unsigned)((size - 1) >> (6 + doubling)) & 7;
-
-	return NR_SMALL_CLASSES + 8 * doubling + step;
-}
-
-size_t class_block_size(unsigned class)
-{
-	unsigned doubling;
-	unsigned step;
+	size_t doubling;
+	size_t step;
 
 	if (class < NR_SMALL_CLASSES)
-		return ((size_t)class + 1) << 4;
+		return (class + 1) << 4;
 	doubling = (class - NR_SMALL_CLASSES) / 8;
 	step = (class - NR_SMALL_CLASSES) % 8;
-	return ((size_t)9 + step) << (6 + doubling);
+	return (9 + step) << (6 + doubling);
 }
 
 /* --- the pool of empty slabs --------------------------------------------- */
@@ -332,12 +325,18 @@ static void pool_put(struct slab *slab)
 
 /* --- lists of a heap ----------------------------------------------------- */
 
+static void slab_set_slow_at(struct slab *slab, int32_t used)
+{
+	slab->above += slab->slow_at - used;
+	slab->slow_at = (int16_t)used;
+}
+
 static void partial_append(struct heap *heap, struct slab *slab)
 {
-	unsigned class = slab->class;
+	size_t class = slab->class;
 
 	slab->state = SLAB_PARTIAL;
-	slab->slow_at = 0;
+	slab_set_slow_at(slab, 0);
 	slab->next = NULL;
 	slab->prev = heap->partial_tail[class];
 	if (slab->prev)
@@ -349,7 +348,7 @@ static void partial_append(struct heap *heap, struct slab *slab)
 
 static void partial_remove(struct heap *heap, struct slab *slab)
 {
-	unsigned class = slab->class;
+	size_t class = slab->class;
 
 	if (slab->prev)
 		slab->prev->next = slab->next;
@@ -375,12 +374,12 @@ static void slab_release(struct slab *slab)
 	pool_put(slab);
 }
 
-/* Called when slab->used has fallen to slab->slow_at. */
+/* Called when as many blocks are used as slow_at says. */
 void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 {
 	if (slab->state == SLAB_FULL) {
 		partial_append(&cpu->heap, slab);
-		if (slab->used)
+		if (slab_used(slab))
 			return;
 		/* one block only, and that is free now */
 	}
@@ -388,7 +387,17 @@ void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 	slab_release(slab);
 }
 
-static struct slab *slab_create(struct heap *heap, unsigned class)
+void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference)
+{
+	for (size_t class = 0; class < NR_SMALL_CLASSES; class ++) {
+		struct slab *slab = cpu->heap.current[class];
+
+		if (slab->stock == stock && load_relaxed(&slab->owner) != reference)
+			slab->stock = &no_stock;
+	}
+}
+
+static struct slab *slab_create(struct cpu *cpu, size_t class)
 {
 	struct slab *slab = pool_get();
 	size_t size = class_block_size(class);
@@ -396,14 +405,17 @@ static struct slab *slab_create(struct heap *heap, unsigned class)
 
 	if (!slab)
 		return NULL;
-	slab->block_size = (uint32_t)size;
+	slab->block_size = (uint16_t)size;
+	slab->cpu = (uint16_t)cpu->index;
 	slab->reciprocal = ((1u << 24) + granules - 1) / granules;
 	slab->capacity = (uint16_t)(SLAB_SIZE / size);
 	slab->bump = 0;
-	slab->used = 0;
+	slab->above = 0;
+	slab->slow_at = 0;
 	slab->free = NULL;
 	slab->class = (uint8_t)class;
-	store_relaxed(&slab->owner, OWNER_NONE);
+	slab->stock = &no_stock;
+	store_relaxed(&slab->owner, slab_is_small(slab) ? OWNER_NONE : OWNER_MIXED);
 	if (!slab_is_small(slab)) {
 		void *vector = calloc(slab->capacity, sizeof(struct medium_owner));
 
@@ -413,7 +425,7 @@ static struct slab *slab_create(struct heap *heap, unsigned class)
 		}
 		store_relaxed(&slab->vector, vector);
 	}
-	store_release(&slab->heap, heap);
+	store_release(&slab->heap, &cpu->heap);
 	return slab;
 }
 
@@ -458,7 +470,7 @@ void heap_collect(struct cpu *cpu)
 			*(void **)block = slab->free;
 			slab->free = block;
 			block = after;
-			if (--slab->used == slab->slow_at)
+			if (--slab->above == 0)
 				slab_changes_lists(cpu, slab);
 		}
 		slab = next;
@@ -491,7 +503,7 @@ void slab_free_remote(struct slab *slab, void *p)
 }
 
 /* Makes a slab with a free block the current one of its class. */
-static struct slab *next_slab(struct cpu *cpu, unsigned class)
+static struct slab *next_slab(struct cpu *cpu, size_t class)
 {
 	struct heap *heap = &cpu->heap;
 	struct slab *slab = heap->current[class];
@@ -505,20 +517,20 @@ static struct slab *next_slab(struct cpu *cpu, unsigned class)
 	}
 	if (slab != &no_slab) {
 		slab->state = SLAB_FULL;
-		slab->slow_at = (uint16_t)(slab->capacity - 1);
+		slab_set_slow_at(slab, slab->capacity - 1);
 	}
 	slab = heap->partial_head[class];
 	if (slab) {
 		partial_remove(heap, slab);
 	} else {
-		slab = slab_create(heap, class);
+		slab = slab_create(cpu, class);
 		if (!slab) {
 			heap->current[class] = &no_slab;
 			return NULL;
 		}
 	}
 	slab->state = SLAB_CURRENT;
-	slab->slow_at = SLOW_NEVER;
+	slab_set_slow_at(slab, SLOW_NEVER);
 	heap->current[class] = slab;
 	if (!slab->free)
 		slab_extend(slab);
@@ -529,7 +541,7 @@ static struct slab *next_slab(struct cpu *cpu, unsigned class)
 static bool slab_mix_owners(struct slab *slab)
 {
 	uint32_t *vector = malloc(slab->capacity * sizeof(*vector));
-	uint32_t owner = load_relaxed(&slab->owner);
+	uint32_t owner = load_relaxed(&slab->owner) >> 1;
 
 	if (!vector)
 		return false;
@@ -537,10 +549,11 @@ static bool slab_mix_owners(struct slab *slab)
 		vector[i] = owner;
 	store_relaxed(&slab->vector, vector);
 	store_release(&slab->owner, OWNER_MIXED);
+	slab->stock = &no_stock;
 	return true;
 }
 
-void *slab_alloc(struct cpu *cpu, unsigned class, uint32_t owner)
+void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner)
 {
 	struct slab *slab = next_slab(cpu, class);
 	uint32_t present;
@@ -548,32 +561,27 @@ void *slab_alloc(struct cpu *cpu, unsigned class, uint32_t owner)
 	if (!slab)
 		return NULL;
 	present = load_relaxed(&slab->owner);
-	if (present != owner && present != OWNER_MIXED) {
-		if (slab->used == 0)
-			store_relaxed(&slab->owner, owner);
-		else if (!slab_mix_owners(slab))
+	if (present != owner << 1 && present != OWNER_MIXED && slab_used(slab) != 0) {
+		if (!slab_mix_owners(slab))
 			return NULL;
+	} else if (present != OWNER_MIXED) {
+		/* The slot is the owner's: it has been charged. */
+		slab->stock = stock_slot(cpu, owner);
+		store_relaxed(&slab->owner, owner << 1);
 	}
 	return slab_alloc_fast(cpu, class, owner);
 }
 
-void *slab_alloc_medium(struct cpu *cpu, unsigned class, uint32_t owner, size_t bytes,
+void *slab_alloc_medium(struct cpu *cpu, size_t class, uint32_t owner, size_t bytes,
 			enum domain domain)
 {
 	struct slab *slab = next_slab(cpu, class);
-	struct medium_owner *vector;
-	struct medium_owner *entry;
 	void *block;
 
 	if (!slab)
 		return NULL;
 	block = slab->free;
-	slab->free = *(void **)block;
-	slab->used++;
-	vector = load_relaxed(&slab->vector);
-	entry = &vector[obj_to_index(slab, block)];
-	entry->objcg = owner;
-	entry->granules = (uint16_t)(bytes >> 4);
-	entry->domain = (uint16_t)domain;
+	slab_take(slab, block);
+	slab_set_medium_owner(slab, block, owner, bytes, domain);
 	return block;
 }

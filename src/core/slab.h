@@ -34,15 +34,24 @@ int slab_init(void);
 void heap_init(struct heap *heap);
 
 /* The class of a size up to SLAB_SMALL_MAX; classes are 16 bytes apart. */
-static inline unsigned small_class(size_t size)
+static inline size_t small_class(size_t size)
 {
-	return (unsigned)((size - (size != 0)) >> 4);
+	return (size - (size != 0)) >> 4;
 }
 
-/* The class of a size above that, up to SLAB_BLOCK_MAX; eight to each doubling. */
-unsigned medium_class(size_t size);
+/*
+ * The class of a size above that, up to SLAB_BLOCK_MAX; eight to each doubling:
+ * 576, 640, ... 1024; 1152, ... 2048; 2304, ... 4096; 4608, ... 8192
+ */
+static inline size_t medium_class(size_t size)
+{
+	unsigned doubling = 54 - (unsigned)__builtin_clzll((unsigned long long)(size - 1));
+	size_t step = ((size - 1) >> (6 + doubling)) & 7;
 
-size_t class_block_size(unsigned class);
+	return NR_SMALL_CLASSES + 8 * doubling + step;
+}
+
+size_t class_block_size(size_t class);
 
 static inline bool in_slab_range(const void *p)
 {
@@ -67,17 +76,32 @@ static inline uint32_t obj_to_index(const struct slab *slab, const void *p)
 }
 
 /*
+ * slab->stock is where the stock of a slab's one owner is, if it has some; of
+ * other slabs it is an empty slot.  Of a current slab that slot is never another
+ * objcg's, so that an allocation need not compare keys: whoever is about to give
+ * a slot to `reference` calls this first.
+ */
+void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference);
+
+/* Hands out the first free block of a slab, which has one. */
+static inline void slab_take(struct slab *slab, void *block)
+{
+	slab->free = *(void **)block;
+	slab->above++;
+}
+
+/*
  * A block of a small class for `owner`, if that takes no more than a look at
  * the current slab; else NULL, and nothing was changed.
  */
-static inline void *slab_alloc_fast(struct cpu *cpu, unsigned class, uint32_t owner)
+static inline void *slab_alloc_fast(struct cpu *cpu, size_t class, uint32_t owner)
 {
 	struct slab *slab = cpu->heap.current[class];
 	void *block = slab->free;
 
 	if (unlikely(!block))
 		return NULL;
-	if (unlikely(load_relaxed(&slab->owner) != owner)) {
+	if (unlikely(load_relaxed(&slab->owner) != owner << 1)) {
 		uint32_t *vector;
 
 		if (load_relaxed(&slab->owner) != OWNER_MIXED)
@@ -85,21 +109,20 @@ static inline void *slab_alloc_fast(struct cpu *cpu, unsigned class, uint32_t ow
 		vector = load_relaxed(&slab->vector);
 		vector[obj_to_index(slab, block)] = owner;
 	}
-	slab->free = *(void **)block;
-	slab->used++;
+	slab_take(slab, block);
 	return block;
 }
 
 /* A block of a small class for `owner`, or NULL when there is no memory. */
-void *slab_alloc(struct cpu *cpu, unsigned class, uint32_t owner);
+void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner);
 
 /* A block of a medium class, with its exact charge. */
-void *slab_alloc_medium(struct cpu *cpu, unsigned class, uint32_t owner, size_t bytes,
+void *slab_alloc_medium(struct cpu *cpu, size_t class, uint32_t owner, size_t bytes,
 			enum domain domain);
 
-static inline bool slab_is_local(struct cpu *cpu, struct slab *slab)
+static inline bool slab_is_local(const struct cpu *cpu, const struct slab *slab)
 {
-	return load_relaxed(&slab->heap) == &cpu->heap;
+	return slab->cpu == (uint16_t)cpu->index;
 }
 
 /*
@@ -114,7 +137,7 @@ static inline uint32_t slab_owner(struct slab *slab, const void *p)
 	uint32_t *vector;
 
 	if (likely(owner != OWNER_MIXED))
-		return owner;
+		return owner >> 1;
 	vector = load_relaxed(&slab->vector);
 	return vector[obj_to_index(slab, p)];
 }
@@ -126,6 +149,15 @@ static inline struct medium_owner *slab_medium_owner(struct slab *slab, const vo
 	return &vector[obj_to_index(slab, p)];
 }
 
+static inline void slab_set_medium_owner(struct slab *slab, const void *p, uint32_t objcg,
+					 size_t bytes, enum domain domain)
+{
+	struct medium_owner *vector = load_relaxed(&slab->vector);
+
+	vector[obj_to_index(slab, p)] = (struct medium_owner){
+		.objcg = objcg, .granules = (uint16_t)(bytes >> 4), .domain = (uint16_t)domain};
+}
+
 static inline bool slab_is_small(const struct slab *slab)
 {
 	return slab->block_size <= SLAB_SMALL_MAX;
@@ -134,6 +166,15 @@ static inline bool slab_is_small(const struct slab *slab)
 void slab_changes_lists(struct cpu *cpu, struct slab *slab);
 void slab_free_remote(struct slab *slab, void *p);
 
+/* Takes a block back into a slab of this cpu. */
+static inline void slab_give(struct cpu *cpu, struct slab *slab, void *p)
+{
+	*(void **)p = slab->free;
+	slab->free = p;
+	if (unlikely(--slab->above == 0))
+		slab_changes_lists(cpu, slab);
+}
+
 /* Frees a block: charges and owners are the caller's business. */
 static inline void slab_free(struct cpu *cpu, struct slab *slab, void *p)
 {
@@ -141,10 +182,7 @@ static inline void slab_free(struct cpu *cpu, struct slab *slab, void *p)
 		slab_free_remote(slab, p);
 		return;
 	}
-	*(void **)p = slab->free;
-	slab->free = p;
-	if (unlikely(--slab->used == slab->slow_at))
-		slab_changes_lists(cpu, slab);
+	slab_give(cpu, slab, p);
 }
 
 /* Takes in what other cpus have freed. */

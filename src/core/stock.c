@@ -1,6 +1,7 @@
 #include "stock.h"
 
 #include "memcg.h"
+#include "slab.h"
 
 void (*stock_drain_others)(const struct mem_cgroup *root);
 
@@ -43,6 +44,7 @@ static struct stock *take_slot(struct cpu *cpu, uint32_t id)
 	if (key != id << 1) {
 		if (key)
 			drain_stock(stock, 0);
+		slab_stock_is_lost(cpu, stock, id << 1);
 		store_release(&stock->key, id << 1);
 	}
 	return stock;

@@ -18,17 +18,30 @@
 #define STOCK_BATCH_MIN ((int64_t)4 << 10)
 #define STOCK_MAX (2 * STOCK_BATCH_MAX)
 
-static inline struct stock *stock_slot(const struct cpu *cpu, uint32_t id)
-{
-	return &cpu->stocks[id % NR_STOCKS];
-}
+/* 0 in a variant of lab/, for what is inline here. */
+#ifndef STOCK_COUNTS_BLOCKS
+#define STOCK_COUNTS_BLOCKS 1
+#endif
 
 static inline void stock_count(struct stock *stock, enum domain domain, int64_t bytes,
 			       int64_t blocks)
 {
-	add_single_writer(&stock->blocks, blocks);
+	if (STOCK_COUNTS_BLOCKS)
+		add_single_writer(&stock->blocks, blocks);
 	if (domain != DOMAIN_OBJECT)
 		add_single_writer(&stock->stat[domain - 1], bytes);
+}
+
+/* Takes a block of `bytes` from a slot that is known to be the right one. */
+static inline bool consume_slot(struct stock *stock, enum domain domain, int64_t bytes)
+{
+	int64_t left = load_relaxed(&stock->bytes) - bytes;
+
+	if (unlikely(left < 0))
+		return false;
+	store_relaxed(&stock->bytes, left);
+	stock_count(stock, domain, bytes, 1);
+	return true;
 }
 
 /*
@@ -42,26 +55,26 @@ static inline bool consume_stock(struct cpu *cpu, uint32_t reference, enum domai
 				 int64_t bytes)
 {
 	struct stock *stock = stock_slot(cpu, reference >> 1);
-	int64_t left = load_relaxed(&stock->bytes) - bytes;
 
-	if (unlikely(load_relaxed(&stock->key) != reference || left < 0))
-		return false;
-	store_relaxed(&stock->bytes, left);
-	stock_count(stock, domain, bytes, 1);
-	return true;
+	return likely(load_relaxed(&stock->key) == reference) && consume_slot(stock, domain, bytes);
 }
 
 /* Puts a freed block's bytes into its objcg's stock; false if there is no room. */
-static inline bool refill_stock(struct cpu *cpu, uint32_t id, enum domain domain, int64_t bytes)
+static inline bool refill_slot(struct stock *stock, uint32_t reference, enum domain domain,
+			       int64_t bytes)
 {
-	struct stock *stock = stock_slot(cpu, id);
 	int64_t sum = load_relaxed(&stock->bytes) + bytes;
 
-	if (unlikely(load_relaxed(&stock->key) != id << 1 || sum > STOCK_MAX))
+	if (unlikely(load_relaxed(&stock->key) != reference) || unlikely(sum > STOCK_MAX))
 		return false;
 	store_relaxed(&stock->bytes, sum);
 	stock_count(stock, domain, -bytes, -1);
 	return true;
+}
+
+static inline bool refill_stock(struct cpu *cpu, uint32_t id, enum domain domain, int64_t bytes)
+{
+	return refill_slot(stock_slot(cpu, id), id << 1, domain, bytes);
 }
 
 /*

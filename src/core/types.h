@@ -228,8 +228,9 @@ _Static_assert(sizeof(struct cpu_record) == 64 + 64 * NR_STOCKS, "layout version
 #define NR_SMALL_CLASSES 32u
 #define NR_MEDIUM_CLASSES 32u
 #define NR_CLASSES (NR_SMALL_CLASSES + NR_MEDIUM_CLASSES)
+/* Of a slab: else the reference of the one objcg, its id << 1, that all its blocks belong to. */
 #define OWNER_NONE 0u
-#define OWNER_MIXED UINT32_MAX
+#define OWNER_MIXED UINT32_MAX /* flagged, so no task's reference that is valid equals it */
 
 struct heap;
 
@@ -250,26 +251,38 @@ struct slab {
 	struct slab *next; /* partial list of its class, or empty slabs */
 	void *free;	   /* blocks of this slab that its cpu may hand out */
 	struct slab *prev;
-	_Atomic uint32_t owner; /* objcg of all its blocks, or OWNER_MIXED: see vector */
-	uint16_t used;		/* blocks handed out, less those free; remote frees still count */
-	uint16_t slow_at;	/* when used falls to this, the slab changes lists */
+	_Atomic uint32_t owner; /* reference of all its blocks' objcg, or OWNER_MIXED: see vector */
+	int32_t above;		/* see slab_used(): at 0 the slab changes lists */
 	_Atomic(void *) vector; /* uint32_t[capacity] or struct medium_owner[capacity] */
-	uint32_t block_size;
-	uint32_t reciprocal; /* of block_size / 16, in 2^-24 */
+	struct stock *stock;	/* of its cpu: see slab_stock_is_lost() */
+	int16_t slow_at;	/* how many blocks are used when the slab changes lists */
 	uint16_t capacity;
 	uint16_t bump; /* blocks [bump, capacity) were never handed out */
 	uint8_t class;
 	uint8_t state;
-	_Atomic(struct heap *) heap;
-	/* second cache line: what other threads write */
+	uint16_t block_size;
+	uint16_t cpu;	     /* whose heap it is in */
+	uint32_t reciprocal; /* of block_size / 16, in 2^-24 */
+	/* second cache line: what other threads write, and what is seldom read */
 	_Alignas(64) _Atomic(void *) remote; /* blocks freed by other cpus */
 	struct slab *next_pending;	     /* while on heap->pending */
+	_Atomic(struct heap *) heap;	     /* NULL: in the pool, or never used */
 };
 
+/*
+ * Blocks handed out, less those free; remote frees still count.  What is kept is
+ * how many that is above slow_at, so that a free has nothing to compare it with.
+ */
+static inline int32_t slab_used(const struct slab *slab)
+{
+	return slab->above + slab->slow_at;
+}
+
 _Static_assert(offsetof(struct slab, free) % 16 == 8 && offsetof(struct slab, owner) % 16 == 8 &&
-		       offsetof(struct slab, block_size) % 16 == 8 &&
-		       offsetof(struct slab, heap) % 16 == 8,
+		       offsetof(struct slab, stock) % 16 == 8 &&
+		       offsetof(struct slab, block_size) % 16 == 8,
 	       "hot words are at 8 modulo 16");
+_Static_assert(sizeof(struct slab) == 128, "found by a shift");
 
 struct heap {
 	struct slab *current[NR_CLASSES];

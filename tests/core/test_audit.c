@@ -128,10 +128,10 @@ static void a_slab_given_to_another_owner_is_found(void)
 	void *p = alloc(cpu, task_a, 432);
 	struct slab *slab = virt_to_slab(p);
 
-	check_equal(load_relaxed(&slab->owner), objcg_id(objcg_of(a)));
-	store_relaxed(&slab->owner, objcg_id(objcg_of(b)));
+	check_equal(load_relaxed(&slab->owner), objcg_id(objcg_of(a)) << 1);
+	store_relaxed(&slab->owner, objcg_id(objcg_of(b)) << 1);
 	check_equal(drift_now(), 4 * 432);
-	store_relaxed(&slab->owner, objcg_id(objcg_of(a)));
+	store_relaxed(&slab->owner, objcg_id(objcg_of(a)) << 1);
 	check_conserved();
 	release(cpu, p);
 }
@@ -180,8 +180,8 @@ static void a_block_whose_owner_was_recycled_is_found(void)
 
 	check_equal(memcg_remove(memcg, false), 0);
 	check_equal(load_relaxed(&objcg->state), OBJCG_FREE);
-	check_equal(before, objcg_id(objcg_of(a)));
-	store_relaxed(&slab->owner, objcg_id(objcg));
+	check_equal(before, objcg_id(objcg_of(a)) << 1);
+	store_relaxed(&slab->owner, objcg_id(objcg) << 1);
 	check_compare(drift_now(), >=, 96);
 	store_relaxed(&slab->owner, before);
 	release(cpu, p);
@@ -194,7 +194,7 @@ static struct slab *broken;
 
 static void lose_a_use(void)
 {
-	broken->used--;
+	broken->above--;
 }
 
 static void make_a_cycle(void)

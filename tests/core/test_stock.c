@@ -157,6 +157,28 @@ static void groups_that_share_a_slot_keep_their_bytes_apart(void)
 	task_free(b.task);
 }
 
+static void a_slot_that_another_takes_is_lost_to_the_slabs_of_who_had_it(void)
+{
+	struct subject a, b;
+	void *blocks[3];
+
+	subjects_new_in_one_slot(&a, &b);
+	blocks[0] = alloc(cpu, a.task, 336); /* leaves a slab with one owner, and stock */
+	blocks[1] = alloc(cpu, b.task, 368); /* of another class, so that slab is as it was */
+	check_that(kmem_alloc_fast(cpu, a.task, DOMAIN_OBJECT, 336) == NULL);
+	check_conserved();
+	blocks[2] = alloc(cpu, a.task, 336);
+	check_that(kmem_alloc_fast(cpu, b.task, DOMAIN_OBJECT, 368) == NULL);
+	check_conserved();
+	check_equal(memcg_current(a.memcg), 2 * 336);
+	check_equal(memcg_current(b.memcg), 368);
+	for (int i = 0; i < 3; i++)
+		release(cpu, blocks[i]);
+	check_conserved();
+	task_free(a.task);
+	task_free(b.task);
+}
+
 static void a_flagged_reference_takes_nothing_from_a_stock(void)
 {
 	struct subject s = subject_new(root_memcg());
@@ -456,6 +478,7 @@ int main(void)
 	a_batch_is_an_eighth_of_what_the_group_has_within_its_bounds();
 	a_slot_never_holds_more_than_its_bound(&random);
 	groups_that_share_a_slot_keep_their_bytes_apart();
+	a_slot_that_another_takes_is_lost_to_the_slabs_of_who_had_it();
 	a_flagged_reference_takes_nothing_from_a_stock();
 	draining_empties_what_it_names_and_nothing_else();
 	small_blocks_fill_a_group_to_the_last_byte_before_it_is_over();
