@@ -22,7 +22,7 @@ _TEXTS = {
 }
 
 _Case = tuple[int, int, str]
-"""Size, count, pattern."""
+"""Size, n as asked for, pattern."""
 
 
 def table(rows: list[Row]) -> str:
@@ -71,7 +71,7 @@ def _is_whole(row: Row) -> bool:
 
 
 def _case(row: Row) -> _Case:
-    return row["size"], row["count"], row["pattern"]
+    return row["size"], row["asked"], row["pattern"]
 
 
 def _lines(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
@@ -108,7 +108,7 @@ def _ratios(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     cells: dict[str, dict[int, str]] = {}
     for row in rows:
         text = f"{row['ratio']:.2f}"
-        of_size = cells.setdefault(_TEXTS[row["pattern"]].format(row["count"]), {})
+        of_size = cells.setdefault(_TEXTS[row["pattern"]].format(row["asked"]), {})
         of_size[row["size"]] = f"**{text}**" if float(text) > 1 else text
     lines = [[text, *(of_size.get(size, "") for size in sizes)] for text, of_size in cells.items()]
     return ["blocks", *map(str, sizes)], lines

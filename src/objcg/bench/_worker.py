@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, module: str, setup: Any, *, library: str | None = None) -> None:
         self._environment = environment()
         if library is not None:
-            self._environment.update(text.split("=", 1) for text in preload(library))
+            self._environment |= preload(library)
         self._command = [sys.executable, "-c", _START, json.dumps(sys.path), module]
         self._command.append(json.dumps(setup))
 

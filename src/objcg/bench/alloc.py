@@ -79,7 +79,7 @@ class Case(NamedTuple):
     size: int
     n: int
     pattern: str
-    count: int
+    asked: int
     """What n would be if memory had no bounds."""
 
 

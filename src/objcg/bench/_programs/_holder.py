@@ -13,6 +13,10 @@ import random
 import sys
 import time
 import tracemalloc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KEPT = 0.1
 """The share of objects that is kept, drawn at random, when the others go."""
@@ -27,7 +31,7 @@ class Point:
 
 
 # What they refer to is there already: small ints, None.
-KINDS = {
+KINDS: dict[str, Callable[[int], object]] = {
     "ints": lambda i: 1_000 + i,
     "tuples": lambda i: (i & 255, None),
     "instances": lambda i: Point(i & 255, None),

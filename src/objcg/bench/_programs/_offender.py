@@ -65,15 +65,15 @@ class Offender:
     def result(self) -> dict[str, Any]:
         """Return what was measured, and remove the group."""
         peak = self.group.memory.peak
-        # the block with which the charge is above the limit, as all are of one size
-        crossing = (self.limit - self.before - self.more) // self.charge
         stamps = self.stamps[: self.count + 1]
         while stamps and not stamps[-1]:
             stamps.pop()
-        ns = None
-        if self.end is not None and stamps:
-            ns = self.end - stamps[min(crossing, len(stamps) - 1)]
-        some = stamps[max(crossing - 1000, 0) : crossing]
+        # the block with which the charge is above the limit, as all are of one size; if there was
+        # none, what was refused is what crossed it
+        crossing = (self.limit - self.before - self.more) // self.charge
+        at = min(crossing, len(stamps) - 1)
+        ns = None if self.end is None else self.end - stamps[at]
+        some = stamps[max(at - 1000, 0) : at + 1]
         steps = sorted(later - sooner for sooner, later in pairwise(some))
         counted = self.before + self.more + self.count * self.charge
         self.held.clear()

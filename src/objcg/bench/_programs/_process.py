@@ -128,9 +128,10 @@ def launch(
     Raises:
         ProcessFailed: see there.
     """
-    extra = [f"PYTHONHASHSEED={hash_seed % 2**32}"]
+    variables = {"PYTHONHASHSEED": str(hash_seed % 2**32)}
     if library is not None:
-        extra += preload(library)
+        variables |= preload(library)
+    extra = [f"{name}={text}" for name, text in variables.items()]
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
     output, errors = _communicate([*launcher, *command], environment(), timeout)
     rest, _, last = output.rstrip("\n").rpartition("\n")
@@ -146,9 +147,9 @@ def environment() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name not in _UNWANTED}
 
 
-def preload(library: str) -> list[str]:
+def preload(library: str) -> dict[str, str]:
     """Return the variables that load a library before all and have CPython use its malloc."""
-    return [f"LD_PRELOAD={library}", "PYTHONMALLOC=malloc"]
+    return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc"}
 
 
 def _check(side: str, result: Result, library: str | None) -> None:
