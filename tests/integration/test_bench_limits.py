@@ -12,7 +12,7 @@ from .programs import run
 STOCKS = 2 * (32 << 10)
 """What a group's peak may be above what its tasks have: of each of two cpus."""
 RESERVE = limits.LIMIT // 16
-"""What the handling of the error may take."""
+"""What the making of the error may take."""
 
 
 def objcg(*arguments):

@@ -2,13 +2,13 @@
 
 The offender notes the time before each block. All its blocks are of one size, so which of them
 crosses the limit follows from what the group held before and that size, not from what objcg says.
-The time runs from the note before that block until the error has been caught; the resolution of
-this clock is one turn of the loop, and is given beside it. (Asking for the group's usage at each
-turn, or hearing of the event on another thread, would change what is measured.) Where one call of C
-code makes all blocks, the blocks are the notes.
+The time runs from the note before that block until the error has been caught, outside the group;
+the resolution of this clock is one turn of the loop, and is given beside it. (Asking for the
+group's usage at each turn, or hearing of the event on another thread, would change what is
+measured.) Where one call of C code makes all blocks, the blocks are the notes.
 
-The bytes above the limit are those of the group's peak, the handling of the error included. No more
-than max/8 + 4 MiB is promised. Stock CPython has no limits, so nothing is compared.
+The bytes above the limit are those of the group's peak, with the making of the error. No more than
+max/8 + 4 MiB is promised. Stock CPython has no limits, so nothing is compared.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def table(rows: list[Row]) -> str:
     how = (
         f"memory.max of {LIMIT >> 20} MiB, {head['rounds']} rounds in {head['processes']} "
         "processes. From crossing the limit to the error: microseconds, with quartiles and the "
-        "worst of all, and the resolution of that clock; above max: the group's peak, the handler "
-        f"included, which is to be at most {BOUND >> 10:,} KiB. Stock CPython has no limits: "
+        "worst of all, and the resolution of that clock; above max: the group's peak, "
+        f"which is to be at most {BOUND >> 10:,} KiB. Stock CPython has no limits: "
         "nothing is compared."
     )
     ways = "\n".join(
@@ -186,22 +186,15 @@ def _lines(rows: list[Row]) -> list[list[str]]:
                 for error, count in row["errors"].items()
             ),
             f"{row['block']:,}",
-            with_quartiles(_scaled(row, "ns", 1000), "ns", 1),
+            with_quartiles(row, "ns", 1, unit=1000),
             "" if row["ns_worst"] is None else f"{row['ns_worst'] / 1000:,.1f}",
             "" if row["step_ns"] is None else f"{row['step_ns'] / 1000:,.2f}",
-            with_quartiles(_scaled(row, "overshoot", 1024), "overshoot", 1),
+            with_quartiles(row, "overshoot", 1, unit=1024),
             f"{row['overshoot_worst'] / 1024:,.1f}",
             "held" if row["bound_held"] else "EXCEEDED",
         ]
         for row in rows
     ]
-
-
-def _scaled(row: Row, name: str, unit: float) -> Row:
-    if row[name] is None:
-        return nothing(name)
-    quartiles = [value / unit for value in row[f"{name}_quartiles"]]
-    return {name: row[name] / unit, f"{name}_quartiles": quartiles}
 
 
 # ---- The process that measures -------------------------------------------------------------------

@@ -147,11 +147,7 @@ def _lines(rows: list[Row]) -> list[list[str]]:
             ("cpu_seconds", "cpu_ratio", 1e-3),
             ("peak_bytes", "memory_ratio", 2.0**20),
         ):
-            scaled = {
-                name: row[name] / unit,
-                f"{name}_quartiles": [value / unit for value in row[f"{name}_quartiles"]],
-            }
-            line.append(with_quartiles(scaled, name, 1))
+            line.append(with_quartiles(row, name, 1, unit=unit))
             line.append("" if row[ratio] is None else marked(row, ratio))
         lines.append(line)
     return lines

@@ -100,31 +100,35 @@ def measure(name: str, limit: int, length: int) -> dict[str, Any]:
     return offender.result()
 
 
+# The error is caught outside the group: inside, the task could be interrupted again as soon as the
+# handler has ended, since what was allocated is still there.
+
+
 def large(offender: Offender) -> None:
     """One allocation that is larger than the limit."""
     offender.charge = 2 * offender.limit
-    with offender.group:
-        offender.begin()
-        offender.stamps[0] = perf_counter_ns()
-        try:
+    try:
+        with offender.group:
+            offender.begin()
+            offender.stamps[0] = perf_counter_ns()
             bytes(offender.charge)
-        except MemoryError as error:
-            offender.stopped(error, perf_counter_ns())
+    except MemoryError as error:
+        offender.stopped(error, perf_counter_ns())
 
 
 def small(offender: Offender) -> None:
     """One small block after the other, until an error stops it."""
-    with offender.group:
-        offender.begin()
-        held, stamps, length = offender.held, offender.stamps, offender.length
-        i = 0
-        try:
+    held, stamps, length = offender.held, offender.stamps, offender.length
+    i = 0
+    try:
+        with offender.group:
+            offender.begin()
             for i in range(offender.most):
                 stamps[i] = perf_counter_ns()
                 held[i] = bytes(length)
-        except MemoryError as error:
-            offender.stopped(error, perf_counter_ns())
-        offender.count = i
+    except MemoryError as error:
+        offender.stopped(error, perf_counter_ns())
+    offender.count = i
 
 
 def one_call(offender: Offender) -> None:
@@ -135,37 +139,35 @@ def one_call(offender: Offender) -> None:
     offender.charge = charge(sys.getsizeof(perf_counter_ns()))
     offender.most = MOST * offender.limit // offender.charge
     offender.held = [None] * offender.most
-    with offender.group:
-        offender.begin()
-        stamps = starmap(perf_counter_ns, repeat(()))
-        try:
+    try:
+        with offender.group:
+            offender.begin()
+            stamps = starmap(perf_counter_ns, repeat(()))
             deque(map(offender.held.__setitem__, range(offender.most), stamps), maxlen=0)
-        except MemoryError as error:
-            offender.stopped(error, perf_counter_ns())
+    except MemoryError as error:
+        offender.stopped(error, perf_counter_ns())
     use_held(offender, offender.held)
 
 
 def one_list(offender: Offender) -> None:
     """The same, into a list that grows."""
     offender.charge = charge(sys.getsizeof(perf_counter_ns()))
-    with offender.group:
-        offender.begin()
-        held: list[int] = []
-        try:
+    held: list[int] = []
+    try:
+        with offender.group:
+            offender.begin()
             held.extend(starmap(perf_counter_ns, repeat(())))
-        except MemoryError as error:
-            offender.stopped(error, perf_counter_ns())
-        # the array as it was since it grew last: growing above the limit is what fails
-        offender.more = charge(sys.getsizeof(held) - sys.getsizeof([]))
-        use_held(offender, held)
-        del held
+    except MemoryError as error:
+        offender.stopped(error, perf_counter_ns())
+    # the array as it was since it grew last: growing above the limit is what fails
+    offender.more = charge(sys.getsizeof(held) - sys.getsizeof([]))
+    use_held(offender, held)
 
 
 def use_held(offender: Offender, held: list[Any]) -> None:
     """Take the times from the blocks."""
-    with objcg.root:
-        offender.stamps = array("q", (stamp for stamp in held if stamp is not None))
-        offender.count = len(offender.stamps)
+    offender.stamps = array("q", (stamp for stamp in held if stamp is not None))
+    offender.count = len(offender.stamps)
 
 
 def thread(offender: Offender) -> None:
@@ -192,19 +194,19 @@ def task(offender: Offender) -> None:
     """One of several asyncio tasks, that lets the others go on after every ten blocks."""
 
     async def offend() -> None:
-        with offender.group:
-            offender.begin()
-            held, stamps, length = offender.held, offender.stamps, offender.length
-            i = 0
-            try:
+        held, stamps, length = offender.held, offender.stamps, offender.length
+        i = 0
+        try:
+            with offender.group:
+                offender.begin()
                 for i in range(offender.most):
                     stamps[i] = perf_counter_ns()
                     held[i] = bytes(length)
                     if i % 10 == 0:
                         await asyncio.sleep(0)
-            except MemoryError as error:
-                offender.stopped(error, perf_counter_ns())
-            offender.count = i
+        except MemoryError as error:
+            offender.stopped(error, perf_counter_ns())
+        offender.count = i
 
     async def neighbour(ended: list[bool]) -> None:
         with objcg.group("/neighbour"):
