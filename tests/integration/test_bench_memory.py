@@ -60,6 +60,8 @@ def test_objects_take_what_they_are_and_a_part_of_it_is_kept(rows):
             assert few["over_live"] > 0.9
             assert none["bytes"] < peak["bytes"]
             assert none["returned"] <= 1
+            # stock returns an arena of 1 MiB when it is empty
+            assert side == "objcg" or none["returned"] > 0.5
     # an int of one digit has 28 bytes, and is aligned to 16
     assert rows["ints", "stock", "held"]["live_bytes_per_object"] == pytest.approx(30, abs=2.1)
 

@@ -56,11 +56,13 @@ ORDERS = ("fifo", "lifo", "random")
 """Patterns that hold n blocks; the others do n operations, of the largest n only."""
 PATTERNS = (*ORDERS, "pair", "threads", "realloc-list", "realloc-bytearray")
 MOST_BYTES = 512 << 20
-"""What the blocks of one measurement may come to: of larger blocks fewer are allocated."""
+"""What the blocks of one measurement may come to: of larger blocks fewer are allocated. A pair is
+one block."""
 MOST_SIZE, MOST_COUNT = 1 << 20, 100_000_000
 
 FEW = 100_000
-"""Below this many blocks a measurement is repeated within a round, and the median is taken."""
+"""Below this many blocks, and below `MOST_BYTES` of them, a measurement is repeated within a round,
+and the median is taken."""
 
 BATCH = 1_000
 """How many blocks a thread hands over at a time; there are two batches."""
@@ -145,7 +147,8 @@ def cases(options: Options) -> list[Case]:
     counts = options.extra.get("counts") or (_QUICK_COUNTS if options.quick else COUNTS)
     patterns = options.extra.get("patterns") or PATTERNS
     return [
-        Case(size, min(count, MOST_BYTES // size), pattern, count)
+        # a pair holds one block at a time, however many there are
+        Case(size, count if pattern == "pair" else min(count, MOST_BYTES // size), pattern, count)
         for size in sizes
         for count in counts
         for pattern in patterns
@@ -311,7 +314,8 @@ def _measure(side: str, case: Case) -> Row:
     groups: set[str] = set()
     which = OBJCG if side == OBJCG else STOCK  # what is loaded in place of malloc is stock's, then
     once = _PATTERNS.get(case.pattern, _time_order)
-    times = [once(which, case, groups) for _ in range(max(FEW // case.n, 1))]
+    often = max(min(FEW // case.n, MOST_BYTES // (case.n * case.size)), 1)
+    times = [once(which, case, groups) for _ in range(often)]
     return {
         "ns": {phase: statistics.median(ns[phase] for ns in times) for phase in times[0]},
         "measured": {
