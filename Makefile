@@ -39,7 +39,7 @@ demo: $V/.objcg ## Install into .venv and run the example
 	$V/bin/python examples/tenants.py $(ARGS)
 
 bench: $V/.objcg ## Measure allocation against stock CPython
-	$V/bin/python bench/alloc.py $(ARGS)
+	$V/bin/objcg bench alloc $(ARGS)
 
 # --- to test it ---------------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ $(SANITIZERS:%=stress-%): stress-%: build/c-%/.listed
 
 # --- to keep it tidy ----------------------------------------------------------------------------
 
-c_files = $(shell find src tests bench lab -name '*.[ch]' 2>/dev/null)
+c_files = $(shell find src tests lab -name '*.[ch]' 2>/dev/null)
 
 .PHONY: lint format clean
 lint: source-lists $V/.lint ## ruff, mypy --strict, clang-format, source lists

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from objcg.bench import programs
+from objcg.bench import _allocators, programs
 from objcg.bench._programs import _process
 from objcg.bench.runner import BenchmarkError, Options
 
@@ -69,7 +69,7 @@ def test_bench_programs_prints_what_the_interface_says():
 
 def test_a_library_is_loaded_on_its_side_only_and_one_that_is_not_there_is_named(monkeypatch):
     libraries = {"here": ("libm.so.6", "libc6"), "gone": ("libobjcg-gone.so.1", "nothing")}
-    monkeypatch.setattr(programs, "LIBRARIES", libraries)
+    monkeypatch.setattr(_allocators, "LIBRARIES", libraries)
     rows = programs.run(Options(rounds=1, extra={"only": ["lists"], "scale": 0.01}))
     by_side = {row["side"]: row for row in rows if row["program"] != programs.MEAN}
     assert by_side["gone"]["skipped"] == (
@@ -179,7 +179,7 @@ def test_a_process_that_takes_too_long_is_ended_with_its_children(tmp_path):
     [
         (["--only", "nope"], "invalid choice: 'nope'"),
         (["--scale", "0"], "0 is not above 0"),
-        (["--scale", "much"], "argument --scale: invalid"),
+        (["--scale", "much"], "argument --scale: much is not above 0"),
         (["--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
     ],
 )

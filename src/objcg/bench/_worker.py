@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ._programs._process import environment, preload
 from .runner import BenchmarkError
 
 if TYPE_CHECKING:
@@ -26,22 +26,27 @@ _START = (
 
 
 class Worker:
-    """A process that runs ``main(setup)`` of a module of this package and answers questions."""
+    """A process that runs ``main(setup)`` of a module of this package and answers questions.
 
-    def __init__(self, module: str, setup: Any) -> None:
+    With a library, which is loaded before all and replaces malloc, its interpreter uses malloc for
+    everything; else the allocator is the one by default.
+    """
+
+    def __init__(self, module: str, setup: Any, *, library: str | None = None) -> None:
+        self._environment = environment()
+        if library is not None:
+            self._environment |= preload(library)
         self._command = [sys.executable, "-c", _START, json.dumps(sys.path), module]
         self._command.append(json.dumps(setup))
 
     def __enter__(self) -> Self:
-        # the interpreter's allocator as it is by default
-        env = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
         self._child = subprocess.Popen(  # noqa: S603  # this interpreter, and code from here
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=env,
+            env=self._environment,
         )
         return self
 

@@ -14,8 +14,9 @@ import random
 import statistics
 from typing import TYPE_CHECKING
 
+from . import _allocators
 from ._programs import _process
-from ._programs._process import OBJCG, STOCK, Result
+from ._programs._process import STOCK, Result
 from .runner import BenchmarkError, markdown_table, nothing, ratios, summary, text_table
 
 if TYPE_CHECKING:
@@ -28,12 +29,6 @@ DESCRIPTION = "small programs that allocate much: processor time and peak memory
 ROUNDS = 5
 
 PROGRAMS = ("dicts", "objects", "strings", "lists", "trees", "jsons", "tasks", "regex")
-
-LIBRARIES = {
-    "mimalloc": ("libmimalloc.so.2", "libmimalloc2.0"),
-    "jemalloc": ("libjemalloc.so.2", "libjemalloc2"),
-}
-"""The sides that are shared libraries: the name the linker looks for, Debian's package."""
 
 MEAN = "geometric mean"
 
@@ -53,18 +48,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale",
         metavar="X",
-        type=_scale,
+        type=parse_scale,
         help=f"how much each program does (default: 1, about 1 s; {_QUICK_SCALE} with --quick)",
     )
-    parser.add_argument(
-        "--no-preload",
-        action="store_true",
-        help=f"leave out the allocators loaded by LD_PRELOAD ({', '.join(LIBRARIES)})",
-    )
+    _allocators.add_option(parser)
 
 
-def _scale(text: str) -> float:
-    number = float(text)
+def parse_scale(text: str) -> float:
+    """Return what an option says of how much to do.
+
+    Raises:
+        argparse.ArgumentTypeError: it is out of range.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
     if not 0 < number <= 1000:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1000")
     return number
@@ -75,16 +74,7 @@ def run(options: Options) -> list[Row]:
     names = options.extra.get("only") or PROGRAMS
     names = [name for name in PROGRAMS if name in names]
     scale = options.extra.get("scale") or (_QUICK_SCALE if options.quick else 1.0)
-    libraries: dict[str, str | None] = {STOCK: None, OBJCG: None}
-    skipped: list[Row] = []
-    if not options.extra.get("no_preload"):
-        for side, (library, package) in LIBRARIES.items():
-            path = _process.find_library(library)
-            if path is None:
-                remark = f"{library} is not on this machine (Debian: {package})"
-                skipped.append({"program": None, "side": side, "skipped": remark})
-            else:
-                libraries[side] = path
+    libraries, skipped = _allocators.sides(options)
     results = _measure(names, libraries, scale, options)
     where = {"scale": scale, "rounds": options.rounds, "seed": options.seed}
     rows = [
@@ -95,7 +85,7 @@ def run(options: Options) -> list[Row]:
     for side, path in libraries.items():
         if side != STOCK:
             rows.append({**_mean(side, rows), "library": path, **where})
-    return rows + skipped
+    return rows + [{"program": None, **row} for row in skipped]
 
 
 def _measure(
@@ -181,7 +171,7 @@ def table(rows: list[Row]) -> str:
         how,
         *(f"{text}\n{text_table(*lines)}" for _, text, lines in _tables(rows)),
     ]
-    parts += [f"{row['side']} skipped: {row['skipped']}" for row in rows if "skipped" in row]
+    parts += _allocators.skipped_text(rows)
     return "\n\n".join(parts)
 
 

@@ -164,12 +164,12 @@ class Progress:
             print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
 
 
-def with_quartiles(row: Row, name: str, digits: int = 0) -> str:
-    """Return a figure with its quartiles; of none, nothing."""
+def with_quartiles(row: Row, name: str, digits: int = 0, *, unit: float = 1) -> str:
+    """Return a figure with its quartiles, divided by a unit; of none, nothing."""
     if row[name] is None:
         return ""
-    first, third = row[f"{name}_quartiles"]
-    return f"{row[name]:,.{digits}f} ({first:,.{digits}f}-{third:,.{digits}f})"
+    figure, first, third = (value / unit for value in (row[name], *row[f"{name}_quartiles"]))
+    return f"{figure:,.{digits}f} ({first:,.{digits}f}-{third:,.{digits}f})"
 
 
 def ratio_text(row: Row, name: str = "ratio") -> str:

@@ -22,20 +22,32 @@ _HERE = os.path.dirname(__file__)
 # The kernel lets the peak of a process begin with that of its parent, where this has lent it its
 # memory until exec (and every Python does so). Hence a parent between that has as little as any.
 _LAUNCH = """
-import posix, sys
+import posix, sys, time
 count = int(sys.argv[1])
 environment = dict(posix.environ)
 environment.update(v.encode().split(b"=", 1) for v in sys.argv[2 : 2 + count])
 command = sys.argv[2 + count :]
+start = time.perf_counter()
 child = posix.posix_spawn(command[0], command, environment)
 _, status, usage = posix.wait4(child, 0)
-print(f"\\n{status} {usage.ru_utime + usage.ru_stime} {usage.ru_maxrss * 1024}")
+seconds = time.perf_counter() - start
+print(f"\\n{status} {seconds} {usage.ru_utime + usage.ru_stime} {usage.ru_maxrss * 1024}")
 """
 
 # They would change the allocator or what it costs.
 _UNWANTED = frozenset(
     {"LD_PRELOAD", "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONMALLOCSTATS", "PYTHONTRACEMALLOC"}
 )
+
+
+class Usage(NamedTuple):
+    """What a process took."""
+
+    wall_seconds: float
+    """From before its start until it had ended."""
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
 
 
 class Result(NamedTuple):
@@ -75,35 +87,26 @@ def run(
         ProcessFailed: see there.
         BenchmarkError: the process was not what the side is.
     """
-    extra = [f"PYTHONHASHSEED={hash_seed % 2**32}"]
-    if library is not None:
-        extra += [f"LD_PRELOAD={library}", "PYTHONMALLOC=malloc"]
-    environment = {name: text for name, text in os.environ.items() if name not in _UNWANTED}
     with tempfile.TemporaryDirectory(prefix="objcg-bench-") as folder:
         report = os.path.join(folder, "report")
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
         child = os.path.join(_HERE, "_side.py")
         folders = [os.path.dirname(command[0])] if is_script else []
         path = "\n".join([*folders, *(os.path.abspath(entry) for entry in sys.path)])
-        output, errors = _communicate(
-            [*launcher, sys.executable, child, side, report, path, *command],
-            environment,
-            timeout,
+        used = launch(
+            [sys.executable, child, side, report, path, *command],
+            hash_seed=hash_seed,
+            library=library,
+            timeout=timeout,
         )
-        rest, _, last = output.rstrip("\n").rpartition("\n")
-        numbers = last.split()
-        if len(numbers) != 3 or numbers[0] != "0":
-            lines = [line.strip() for line in errors.splitlines() if line.strip()]
-            raise ProcessFailed(lines[-1] if lines else f"it ended with status {last or '?'}")
         try:
             with open(report, encoding="utf-8") as file:
                 group, group_peak, allocator, loaded = file.read().splitlines()
         except (OSError, ValueError):
             raise ProcessFailed("it left no report") from None
     result = Result(
-        cpu_seconds=float(numbers[1]),
-        peak_bytes=int(numbers[2]),
-        output=rest.strip(),
+        cpu_seconds=used.cpu_seconds,
+        peak_bytes=used.peak_bytes,
+        output=used.output,
         group=group,
         group_peak=int(group_peak),
         allocator=allocator,
@@ -111,6 +114,42 @@ def run(
     )
     _check(side, result, library)
     return result
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    hash_seed: int,
+    library: str | None = None,
+    timeout: float | None = None,
+) -> Usage:
+    """Run a command as it is, by the path of its program; see `run`.
+
+    Raises:
+        ProcessFailed: see there.
+    """
+    variables = {"PYTHONHASHSEED": str(hash_seed % 2**32)}
+    if library is not None:
+        variables |= preload(library)
+    extra = [f"{name}={text}" for name, text in variables.items()]
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
+    output, errors = _communicate([*launcher, *command], environment(), timeout)
+    rest, _, last = output.rstrip("\n").rpartition("\n")
+    numbers = last.split()
+    if len(numbers) != 4 or numbers[0] != "0":
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        raise ProcessFailed(lines[-1] if lines else f"it ended with status {last or '?'}")
+    return Usage(float(numbers[1]), float(numbers[2]), int(numbers[3]), rest.strip())
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of this process, without what would change the allocator."""
+    return {name: text for name, text in os.environ.items() if name not in _UNWANTED}
+
+
+def preload(library: str) -> dict[str, str]:
+    """Return the variables that load a library before all and have CPython use its malloc."""
+    return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc"}
 
 
 def _check(side: str, result: Result, library: str | None) -> None:
@@ -124,12 +163,12 @@ def _check(side: str, result: Result, library: str | None) -> None:
 
 
 def _communicate(
-    command: list[str], environment: dict[str, str], timeout: float | None
+    command: list[str], variables: dict[str, str], timeout: float | None
 ) -> tuple[str, str]:
     """Run to the end, in a session of its own so that all of it can be ended."""
     with subprocess.Popen(  # noqa: S603  # this interpreter, and code from here
         command,
-        env=environment,
+        env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -150,10 +189,9 @@ def _communicate(
 def find_library(name: str) -> str | None:
     """Return the path of a shared library, as the dynamic linker finds it; None if it does not."""
     show = "print(open('/proc/self/maps').read())"
-    environment = {key: text for key, text in os.environ.items() if key not in _UNWANTED}
     maps = subprocess.run(  # noqa: S603  # this interpreter, and code from here
         [sys.executable, "-I", "-S", "-c", show],
-        env={**environment, "LD_PRELOAD": name},
+        env={**environment(), "LD_PRELOAD": name},
         capture_output=True,
         text=True,
         check=False,
