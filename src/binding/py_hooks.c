@@ -125,8 +125,12 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	return p;
 }
 
-/* What has a fast path of its own, or none. */
-static __attribute__((noinline)) void *alloc_other(enum domain domain, size_t size, bool zero)
+/*
+ * The ways to a block, from the shortest to the longest, each called last by the
+ * one before it and not in its middle: then no register has to be saved for it.
+ * So are those of hook_free().
+ */
+static __attribute__((noinline)) void *alloc_next(enum domain domain, size_t size, bool zero)
 {
 	struct thread_cache *cache = &thread_cache;
 	struct cpu *cpu = load_relaxed(&fast_cpu);
@@ -137,26 +141,38 @@ static __attribute__((noinline)) void *alloc_other(enum domain domain, size_t si
 		cpu = cache->cpu ? cache->cpu : &no_cpu;
 		if (size - 1 < SLAB_SMALL_MAX)
 			p = kmem_alloc_fast(cpu, cache->task, domain, size);
-	} else if (size - 1 < SLAB_SMALL_MAX) {
-		p = charged_alloc_mixed(cpu, load_relaxed(&cache->task->objcg), domain, size);
 	}
-	if (size - 1 - SLAB_SMALL_MAX < SLAB_BLOCK_MAX - SLAB_SMALL_MAX)
+	if (size - 1 < SLAB_SMALL_MAX)
+		p = p ? p
+		      : charged_alloc_next(cpu, load_relaxed(&cache->task->objcg), domain, size);
+	else if (size - 1 < SLAB_BLOCK_MAX)
 		p = kmem_alloc_medium_fast(cpu, cache->task, domain, size);
 	if (unlikely(!p))
 		return alloc_slow(domain, size, zero);
 	return zero ? memset(p, 0, size) : p;
 }
 
+static __attribute__((noinline)) void *alloc_mixed(enum domain domain, size_t size, bool zero)
+{
+	void *p = charged_alloc_mixed(load_relaxed(&fast_cpu),
+				      load_relaxed(&thread_cache.task->objcg), domain, size);
+
+	if (unlikely(!p))
+		return alloc_next(domain, size, zero);
+	return zero ? memset(p, 0, size) : p;
+}
+
 /* With the cache valid. */
 static inline void *alloc_cached(enum domain domain, size_t size, bool zero)
 {
-	void *p = NULL;
+	void *p;
 
-	if (likely(size - 1 < SLAB_SMALL_MAX))
-		p = charged_alloc(load_relaxed(&fast_cpu), load_relaxed(&thread_cache.task->objcg),
-				  domain, size);
+	if (unlikely(size - 1 >= SLAB_SMALL_MAX))
+		return alloc_next(domain, size, zero);
+	p = charged_alloc(load_relaxed(&fast_cpu), load_relaxed(&thread_cache.task->objcg), domain,
+			  size);
 	if (unlikely(!p))
-		return alloc_other(domain, size, zero);
+		return alloc_mixed(domain, size, zero);
 	return zero ? memset(p, 0, size) : p;
 }
 
@@ -166,10 +182,6 @@ static __attribute__((noinline)) void *alloc_revalidated(enum domain domain, siz
 	return alloc_cached(domain, size, zero);
 }
 
-/*
- * What is not on the fast path is called last, here and in hook_free(), and not
- * in the middle: then no register has to be saved for it.
- */
 static inline void *hook_alloc(enum domain domain, size_t size, bool zero)
 {
 	if (unlikely(!thread_cache_fast(&thread_cache)))
@@ -194,8 +206,6 @@ static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemA
 
 	if (!p)
 		return;
-	if (in_slab_range(p) && charged_free_other(load_relaxed(&fast_cpu), domain, p))
-		return;
 	cpu = cpu_for_free();
 	if (!kmem_is_ours(p) || !cpu)
 		saved->free(saved->ctx, p);
@@ -203,11 +213,19 @@ static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemA
 		kmem_free(cpu, domain, p);
 }
 
+static __attribute__((noinline)) void free_other(enum domain domain, const PyMemAllocatorEx *saved,
+						 void *p)
+{
+	if (unlikely(!charged_free_other(load_relaxed(&fast_cpu), domain, p)))
+		free_slow(domain, saved, p);
+}
+
 static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, void *p)
 {
-	if (likely(in_slab_range(p)) && likely(charged_free(load_relaxed(&fast_cpu), domain, p)))
-		return;
-	free_slow(domain, saved, p);
+	if (unlikely(!in_slab_range(p)))
+		free_slow(domain, saved, p);
+	else if (unlikely(!charged_free(load_relaxed(&fast_cpu), domain, p)))
+		free_other(domain, saved, p);
 }
 
 static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, void *p, size_t size)

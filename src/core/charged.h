@@ -33,8 +33,25 @@ static inline void *charged_alloc(struct cpu *cpu, uint32_t reference, enum doma
 	return block;
 }
 
-/* The same where the current slab has blocks of several owners; and a block of a medium class. */
-void *charged_alloc_mixed(struct cpu *cpu, uint32_t reference, enum domain domain, size_t size);
+/* The same where the current slab has blocks of several owners. */
+static inline void *charged_alloc_mixed(struct cpu *cpu, uint32_t reference, enum domain domain,
+					size_t size)
+{
+	struct slab *slab = cpu->heap.current[small_class(size)];
+	void *block = slab->free;
+	uint32_t *vector;
+
+	if (unlikely(!block) || unlikely(load_relaxed(&slab->owner) != OWNER_MIXED) ||
+	    unlikely(!consume_stock(cpu, reference, domain, slab->block_size)))
+		return NULL;
+	vector = load_relaxed(&slab->vector);
+	vector[obj_to_index(slab, block)] = reference >> 1;
+	slab_take(slab, block);
+	return block;
+}
+
+/* Where another slab has to become the current one; and a block of a medium class. */
+void *charged_alloc_next(struct cpu *cpu, uint32_t reference, enum domain domain, size_t size);
 void *charged_alloc_medium(struct cpu *cpu, uint32_t reference, enum domain domain, size_t size);
 
 /* A block in the slab range, of a small class and of a slab of this cpu that has one owner. */
@@ -51,8 +68,27 @@ static inline bool charged_free(struct cpu *cpu, enum domain domain, void *p)
 	return true;
 }
 
-/* Any block in the slab range. */
-bool charged_free_other(struct cpu *cpu, enum domain domain, void *p);
+/* One of a slab whose blocks have several owners, of any cpu. */
+static inline bool charged_free_mixed(struct cpu *cpu, enum domain domain, struct slab *slab,
+				      void *p)
+{
+	if (unlikely(!refill_stock(cpu, slab_owner(slab, p), domain, slab->block_size)))
+		return false;
+	slab_free(cpu, slab, p);
+	return true;
+}
+
+/* One of a medium class. */
+bool charged_free_medium(struct cpu *cpu, struct slab *slab, void *p);
+
+static inline bool charged_free_other(struct cpu *cpu, enum domain domain, void *p)
+{
+	struct slab *slab = virt_to_slab(p);
+
+	if (likely(slab_is_small(slab)))
+		return charged_free_mixed(cpu, domain, slab, p);
+	return charged_free_medium(cpu, slab, p);
+}
 
 /* Both of a small class, whoever the slab's blocks belong to. */
 static inline void *charged_alloc_small(struct cpu *cpu, uint32_t reference, enum domain domain,

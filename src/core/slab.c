@@ -331,19 +331,19 @@ static void slab_set_slow_at(struct slab *slab, int32_t used)
 	slab->slow_at = (int16_t)used;
 }
 
-static void partial_append(struct heap *heap, struct slab *slab)
+static void partial_prepend(struct heap *heap, struct slab *slab)
 {
 	size_t class = slab->class;
 
 	slab->state = SLAB_PARTIAL;
 	slab_set_slow_at(slab, 0);
-	slab->next = NULL;
-	slab->prev = heap->partial_tail[class];
-	if (slab->prev)
-		slab->prev->next = slab;
+	slab->prev = NULL;
+	slab->next = heap->partial_head[class];
+	if (slab->next)
+		slab->next->prev = slab;
 	else
-		heap->partial_head[class] = slab;
-	heap->partial_tail[class] = slab;
+		heap->partial_tail[class] = slab;
+	heap->partial_head[class] = slab;
 }
 
 static void partial_remove(struct heap *heap, struct slab *slab)
@@ -374,14 +374,56 @@ static void slab_release(struct slab *slab)
 	pool_put(slab);
 }
 
-/* Called when as many blocks are used as slow_at says. */
+/*
+ * A full slab counts as one until this many of its blocks are free: where frees
+ * are scattered over many slabs, changing to another for each block would cost
+ * more than a 64th of the memory is worth.
+ */
+static int32_t nr_free_to_reuse(const struct slab *slab)
+{
+	return slab->capacity < 2 * 64 ? 1 : slab->capacity / 64;
+}
+
+/* The current slab of its class makes room for another. */
+static void current_retire(struct heap *heap, struct slab *slab)
+{
+	if (slab == &no_slab)
+		return;
+	if (slab_used(slab) == 0) {
+		slab_release(slab);
+	} else if (slab->free || slab->bump < slab->capacity) {
+		partial_prepend(heap, slab);
+	} else {
+		slab->state = SLAB_FULL;
+		slab_set_slow_at(slab, slab->capacity - nr_free_to_reuse(slab));
+	}
+}
+
+static void current_set(struct heap *heap, struct slab *slab)
+{
+	slab->state = SLAB_CURRENT;
+	slab_set_slow_at(slab, SLOW_NEVER);
+	heap->current[slab->class] = slab;
+}
+
+/*
+ * Called when as many blocks are used as slow_at says.  A full slab of which a
+ * block is freed becomes the current one, if that is of the same owner: as with
+ * pymalloc's pools, what is allocated next is what was freed last, and in the
+ * processor's cache.
+ */
 void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 {
 	if (slab->state == SLAB_FULL) {
-		partial_append(&cpu->heap, slab);
-		if (slab_used(slab))
-			return;
-		/* one block only, and that is free now */
+		struct slab *current = cpu->heap.current[slab->class];
+
+		if (load_relaxed(&slab->owner) == load_relaxed(&current->owner)) {
+			current_retire(&cpu->heap, current);
+			current_set(&cpu->heap, slab);
+		} else {
+			partial_prepend(&cpu->heap, slab);
+		}
+		return;
 	}
 	partial_remove(&cpu->heap, slab);
 	slab_release(slab);
@@ -389,8 +431,8 @@ void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 
 void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference)
 {
-	for (size_t class = 0; class < NR_SMALL_CLASSES; class ++) {
-		struct slab *slab = cpu->heap.current[class];
+	for (size_t i = 0; i < NR_SMALL_CLASSES; i++) {
+		struct slab *slab = cpu->heap.current[i];
 
 		if (slab->stock == stock && load_relaxed(&slab->owner) != reference)
 			slab->stock = &no_stock;
@@ -502,24 +544,36 @@ void slab_free_remote(struct slab *slab, void *p)
 	} while (!cas_weak_release(&heap->pending, &head, slab));
 }
 
+/* How many slabs are looked at for one that has the right owner already. */
+#define PARTIAL_LOOK 4
+
+/* One of those partly in use, of this owner if one is near: a slab with one owner is faster. */
+static struct slab *partial_find(const struct heap *heap, size_t class, uint32_t reference)
+{
+	struct slab *slab = heap->partial_head[class];
+
+	for (int i = 0; slab && i < PARTIAL_LOOK; i++, slab = slab->next)
+		if (load_relaxed(&slab->owner) == reference)
+			return slab;
+	return heap->partial_head[class];
+}
+
 /* Makes a slab with a free block the current one of its class. */
-static struct slab *next_slab(struct cpu *cpu, size_t class)
+static struct slab *next_slab(struct cpu *cpu, size_t class, uint32_t reference)
 {
 	struct heap *heap = &cpu->heap;
-	struct slab *slab = heap->current[class];
+	struct slab *slab;
 
-	heap_collect(cpu);
+	heap_collect(cpu); /* which may make another the current one */
+	slab = heap->current[class];
 	if (slab->free)
 		return slab;
 	if (slab->bump < slab->capacity) {
 		slab_extend(slab);
 		return slab;
 	}
-	if (slab != &no_slab) {
-		slab->state = SLAB_FULL;
-		slab_set_slow_at(slab, slab->capacity - 1);
-	}
-	slab = heap->partial_head[class];
+	current_retire(heap, slab);
+	slab = partial_find(heap, class, reference);
 	if (slab) {
 		partial_remove(heap, slab);
 	} else {
@@ -529,9 +583,7 @@ static struct slab *next_slab(struct cpu *cpu, size_t class)
 			return NULL;
 		}
 	}
-	slab->state = SLAB_CURRENT;
-	slab_set_slow_at(slab, SLOW_NEVER);
-	heap->current[class] = slab;
+	current_set(heap, slab);
 	if (!slab->free)
 		slab_extend(slab);
 	return slab;
@@ -555,7 +607,7 @@ static bool slab_mix_owners(struct slab *slab)
 
 void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner)
 {
-	struct slab *slab = next_slab(cpu, class);
+	struct slab *slab = next_slab(cpu, class, owner << 1);
 	uint32_t present;
 
 	if (!slab)
@@ -575,7 +627,7 @@ void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner)
 void *slab_alloc_medium(struct cpu *cpu, size_t class, uint32_t owner, size_t bytes,
 			enum domain domain)
 {
-	struct slab *slab = next_slab(cpu, class);
+	struct slab *slab = next_slab(cpu, class, OWNER_MIXED);
 	void *block;
 
 	if (!slab)
