@@ -62,8 +62,8 @@ void large_lock_reset_after_fork(void)
 	pthread_mutex_init(&table.lock, NULL);
 }
 
-/* 0 when the table is full. */
-static uint32_t slot_take(void)
+/* For a header that is complete but for its slot. False when the table is full. */
+static bool slot_take(struct large_header *header)
 {
 	uint32_t slot;
 
@@ -73,10 +73,11 @@ static uint32_t slot_take(void)
 		table.free_head = (uint32_t)(load_relaxed(&table.slots[slot]) >> 1);
 	else if (table.top < table_max)
 		slot = table.top++;
+	header->slot = slot;
 	if (slot)
-		store_relaxed(&table.slots[slot], 1); /* taken, nothing to see */
+		store_relaxed(&table.slots[slot], (uintptr_t)header);
 	large_unlock();
-	return slot;
+	return slot != 0;
 }
 
 static void slot_set(uint32_t slot, struct large_header *header)
@@ -112,20 +113,19 @@ static bool may_begin_at(const char *p)
 	return ((uintptr_t)p & 4095) >= LARGE_HEADER;
 }
 
-static void *block_at(char *base, uint32_t offset, size_t bytes, uint32_t objcg, uint32_t slot,
-		      uint32_t domain)
+/* Writes the header of the block there, all but its slot. */
+static struct large_header *header_at(char *base, uint32_t offset, size_t bytes, uint32_t objcg,
+				      uint32_t domain)
 {
 	char *p = base + offset;
 	struct large_header *header = large_header(p);
 
 	header->size = bytes;
 	header->objcg = objcg;
-	header->slot = slot;
 	header->offset = offset;
 	header->domain = domain;
 	header->cookie = large_cookie ^ (uintptr_t)p;
-	slot_set(slot, header);
-	return p;
+	return header;
 }
 
 static char *base_alloc(size_t size, bool zero)
@@ -136,13 +136,10 @@ static char *base_alloc(size_t size, bool zero)
 void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain)
 {
 	uint32_t offset = LARGE_HEADER;
-	uint32_t slot;
+	struct large_header *header;
 	char *base;
 
 	if (bytes > (size_t)PTRDIFF_MAX - 2 * LARGE_HEADER)
-		return NULL;
-	slot = slot_take();
-	if (!slot)
 		return NULL;
 	base = base_alloc(bytes + LARGE_HEADER, zero);
 	if (base && !may_begin_at(base + offset)) {
@@ -152,11 +149,15 @@ void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain)
 		if (base && !may_begin_at(base + offset))
 			offset = 2 * LARGE_HEADER;
 	}
-	if (!base) {
-		slot_give(slot);
+	if (!base)
+		return NULL;
+	header = header_at(base, offset, bytes, objcg, domain);
+	if (!slot_take(header)) {
+		header->cookie = 0; /* see large_free() */
+		free(base);
 		return NULL;
 	}
-	return block_at(base, offset, bytes, objcg, slot, domain);
+	return header + 1;
 }
 
 void large_free(void *p)
@@ -174,6 +175,7 @@ void *large_realloc(void *p, size_t bytes)
 	struct large_header old = *large_header(p);
 	size_t kept = old.size < bytes ? old.size : bytes;
 	uint32_t offset = old.offset;
+	struct large_header *header;
 	char *base;
 
 	if (bytes > (size_t)PTRDIFF_MAX - 2 * LARGE_HEADER)
@@ -184,12 +186,16 @@ void *large_realloc(void *p, size_t bytes)
 	/* With room for either offset, since the address may change. */
 	base = realloc((char *)p - offset, bytes + 2 * LARGE_HEADER);
 	if (!base) {
-		block_at((char *)p - offset, offset, old.size, old.objcg, old.slot, old.domain);
+		large_header(p)->cookie = old.cookie;
+		slot_set(old.slot, large_header(p));
 		return NULL;
 	}
 	if (!may_begin_at(base + offset)) {
 		offset = (uint32_t)(3 * LARGE_HEADER) - offset;
 		memmove(base + offset, base + old.offset, kept);
 	}
-	return block_at(base, offset, bytes, old.objcg, old.slot, old.domain);
+	header = header_at(base, offset, bytes, old.objcg, old.domain);
+	header->slot = old.slot;
+	slot_set(old.slot, header);
+	return header + 1;
 }
