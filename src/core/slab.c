@@ -362,9 +362,17 @@ static void partial_remove(struct heap *heap, struct slab *slab)
 	slab->prev = NULL;
 }
 
-/* An empty slab leaves its heap. No other thread knows any of its blocks. */
-static void slab_release(struct slab *slab)
+static void slab_not_early(struct heap *heap, struct slab *slab)
 {
+	heap->nr_early -= slab->early;
+	slab->early = false;
+}
+
+/* An empty slab leaves its heap. No other thread knows any of its blocks. */
+static void slab_release(struct heap *heap, struct slab *slab)
+{
+	slab_not_early(heap, slab);
+	heap->nr_slabs--;
 	free(load_relaxed(&slab->vector));
 	store_relaxed(&slab->vector, NULL);
 	store_relaxed(&slab->owner, OWNER_NONE);
@@ -390,10 +398,11 @@ static void current_retire(struct heap *heap, struct slab *slab)
 	if (slab == &no_slab)
 		return;
 	if (slab_used(slab) == 0) {
-		slab_release(slab);
+		slab_release(heap, slab);
 	} else if (slab->free || slab->bump < slab->capacity) {
 		partial_prepend(heap, slab);
 	} else {
+		slab_not_early(heap, slab);
 		slab->state = SLAB_FULL;
 		slab_set_slow_at(slab, slab->capacity - nr_free_to_reuse(slab));
 	}
@@ -426,7 +435,7 @@ void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 		return;
 	}
 	partial_remove(&cpu->heap, slab);
-	slab_release(slab);
+	slab_release(&cpu->heap, slab);
 }
 
 void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference)
@@ -468,6 +477,7 @@ static struct slab *slab_create(struct cpu *cpu, size_t class)
 		store_relaxed(&slab->vector, vector);
 	}
 	store_release(&slab->heap, &cpu->heap);
+	cpu->heap.nr_slabs++;
 	return slab;
 }
 
@@ -547,7 +557,7 @@ void slab_free_remote(struct slab *slab, void *p)
 /* How many slabs are looked at for one that has the right owner already. */
 #define PARTIAL_LOOK 4
 
-/* One of those partly in use, of this owner if one is near: a slab with one owner is faster. */
+/* One of the slabs partly in use that has this owner, if one is near. */
 static struct slab *partial_find(const struct heap *heap, size_t class, uint32_t reference)
 {
 	struct slab *slab = heap->partial_head[class];
@@ -555,7 +565,7 @@ static struct slab *partial_find(const struct heap *heap, size_t class, uint32_t
 	for (int i = 0; slab && i < PARTIAL_LOOK; i++, slab = slab->next)
 		if (load_relaxed(&slab->owner) == reference)
 			return slab;
-	return heap->partial_head[class];
+	return NULL;
 }
 
 /* Makes a slab with a free block the current one of its class. */
@@ -574,6 +584,8 @@ static struct slab *next_slab(struct cpu *cpu, size_t class, uint32_t reference)
 	}
 	current_retire(heap, slab);
 	slab = partial_find(heap, class, reference);
+	if (!slab)
+		slab = heap->partial_head[class];
 	if (slab) {
 		partial_remove(heap, slab);
 	} else {
@@ -583,6 +595,39 @@ static struct slab *next_slab(struct cpu *cpu, size_t class, uint32_t reference)
 			return NULL;
 		}
 	}
+	current_set(heap, slab);
+	if (!slab->free)
+		slab_extend(slab);
+	return slab;
+}
+
+/*
+ * A slab with one owner is twice as fast as one with several, and needs no vector.
+ * So where the current slab is another's, that makes room for one of our own; a
+ * new one, too, as long as few are begun early: of each that is no more than a
+ * page is wasted (64 KiB, where there are huge pages).  With many groups that
+ * take turns this comes to its bound, and they share slabs.
+ */
+#define EARLY_MIN 32u
+#define EARLY_SHIFT 5
+
+static struct slab *slab_of_own(struct cpu *cpu, size_t class, uint32_t reference)
+{
+	struct heap *heap = &cpu->heap;
+	struct slab *slab = partial_find(heap, class, reference);
+
+	if (slab) {
+		partial_remove(heap, slab);
+	} else {
+		if (heap->nr_early >= EARLY_MIN + (heap->nr_slabs >> EARLY_SHIFT))
+			return NULL;
+		slab = slab_create(cpu, class);
+		if (!slab)
+			return NULL;
+		slab->early = true;
+		heap->nr_early++;
+	}
+	current_retire(heap, heap->current[class]);
 	current_set(heap, slab);
 	if (!slab->free)
 		slab_extend(slab);
@@ -614,9 +659,14 @@ void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner)
 		return NULL;
 	present = load_relaxed(&slab->owner);
 	if (present != owner << 1 && present != OWNER_MIXED && slab_used(slab) != 0) {
-		if (!slab_mix_owners(slab))
+		struct slab *own = slab_of_own(cpu, class, owner << 1);
+
+		if (!own && !slab_mix_owners(slab))
 			return NULL;
-	} else if (present != OWNER_MIXED) {
+		if (own)
+			slab = own;
+	}
+	if (load_relaxed(&slab->owner) != OWNER_MIXED) {
 		/* The slot is the owner's: it has been charged. */
 		slab->stock = stock_slot(cpu, owner);
 		store_relaxed(&slab->owner, owner << 1);

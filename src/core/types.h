@@ -267,6 +267,7 @@ struct slab {
 	_Alignas(64) _Atomic(void *) remote; /* blocks freed by other cpus */
 	struct slab *next_pending;	     /* while on heap->pending */
 	_Atomic(struct heap *) heap;	     /* NULL: in the pool, or never used */
+	bool early;			     /* begun while another had room: see slab_of_own() */
 };
 
 /*
@@ -288,6 +289,8 @@ struct heap {
 	struct slab *current[NR_CLASSES];
 	struct slab *partial_head[NR_CLASSES];
 	struct slab *partial_tail[NR_CLASSES];
+	uint32_t nr_slabs;
+	uint32_t nr_early;			     /* of those, with slab->early */
 	_Alignas(64) _Atomic(struct slab *) pending; /* slabs with remote frees */
 };
 

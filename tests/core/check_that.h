@@ -136,6 +136,12 @@ static inline struct obj_cgroup *objcg_of(struct mem_cgroup *memcg)
 }
 
 /* As a hook does it: the fast path, then the slow one. NULL only where a limit or memory says so. */
+/* As if many slabs had been begun early: groups that take turns share slabs from here on. */
+static inline void slabs_are_shared(struct cpu *cpu, bool shared)
+{
+	cpu->heap.nr_early += shared ? 1u << 20 : -(1u << 20);
+}
+
 static inline void *alloc_for(struct cpu *cpu, struct task *task, enum domain domain, size_t size,
 			      struct charge_result *result)
 {

@@ -261,12 +261,14 @@ int main(void)
 	b = group_new(parent);
 	task_a = task_new(a);
 	task_b = task_new(b);
+	slabs_are_shared(cpu, true);
 	for (int i = 0; i < 2; i++) {
 		small_a[i] = alloc(cpu, task_a, 100);
 		small_b[i] = alloc(cpu, task_b, 100);
 		medium_a[i] = alloc(cpu, task_a, 3000);
 		large_a[i] = alloc(cpu, task_a, 30000);
 	}
+	slabs_are_shared(cpu, false);
 	the_audit_says_what_the_groups_have();
 	a_counter_that_is_off_is_found_at_its_level();
 	errors_do_not_cancel_out();

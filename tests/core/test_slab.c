@@ -107,13 +107,15 @@ static void every_block_of_a_slab_finds_its_index(void)
 
 /* --- owners -------------------------------------------------------------- */
 
-static void blocks_of_one_slab_keep_the_owners_they_began_with(uint64_t *random)
+static void blocks_of_one_slab_keep_the_owners_they_began_with(uint64_t *random, bool shared)
 {
 	enum { NR = 20000 };
 	static void *blocks[NR];
 	static struct mem_cgroup *owners[NR];
 	static const size_t sizes[] = {16, 48, 512, 600, 8192};
 
+	if (shared)
+		slabs_are_shared(cpu, true);
 	for (size_t s = 0; s < sizeof(sizes) / sizeof(*sizes); s++) {
 		uint32_t nr = sizes[s] < 600 ? NR : NR / 20;
 		uint32_t mixed = 0;
@@ -132,7 +134,7 @@ static void blocks_of_one_slab_keep_the_owners_they_began_with(uint64_t *random)
 			owners[at] = memcg_from_id(load_relaxed(&task->memcg));
 			mixed += load_relaxed(&virt_to_slab(blocks[at])->owner) == OWNER_MIXED;
 		}
-		if (sizes[s] <= SLAB_SMALL_MAX)
+		if (shared && sizes[s] <= SLAB_SMALL_MAX)
 			check_compare(mixed, >, 0);
 		for (uint32_t i = 0; i < nr; i++) {
 			if (!blocks[i])
@@ -148,6 +150,37 @@ static void blocks_of_one_slab_keep_the_owners_they_began_with(uint64_t *random)
 	}
 	for (int i = 0; i < 3; i++)
 		check_equal(memcg_current(memcg_from_id(load_relaxed(&tasks[i]->memcg))), 0);
+	if (shared)
+		slabs_are_shared(cpu, false);
+}
+
+static void groups_have_slabs_of_their_own_while_few_are_begun_early(void)
+{
+	enum { NR = 200 };
+	struct task *task[NR];
+	void *blocks[NR];
+	uint32_t early = cpu->heap.nr_early;
+	uint32_t mixed = 0;
+	struct slab *first;
+
+	for (int i = 0; i < NR; i++) {
+		task[i] = task_new(group_new(root_memcg()));
+		blocks[i] = alloc(cpu, task[i], 272);
+		mixed += load_relaxed(&virt_to_slab(blocks[i])->owner) == OWNER_MIXED;
+	}
+	first = virt_to_slab(blocks[0]);
+	check_compare(cpu->heap.nr_early - early, >, 2);
+	check_compare(cpu->heap.nr_early, <=, 32 + cpu->heap.nr_slabs / 32);
+	check_compare(mixed, >=, NR - 32 - cpu->heap.nr_slabs / 32 - 1);
+	/* The first left its slab partly used. */
+	check_equal(load_relaxed(&first->owner), load_relaxed(&task[0]->objcg));
+	check_conserved();
+	for (int i = 0; i < NR; i++) {
+		release(cpu, blocks[i]);
+		task_free(task[i]);
+	}
+	check_compare(cpu->heap.nr_early, <=, early + 1); /* the current one of the class */
+	check_conserved();
 }
 
 static void a_slab_with_one_owner_needs_no_vector(void)
@@ -160,7 +193,9 @@ static void a_slab_with_one_owner_needs_no_vector(void)
 	check_that(virt_to_slab(same) == slab);
 	check_equal(load_relaxed(&slab->owner), load_relaxed(&tasks[0]->objcg));
 	check_that(load_relaxed(&slab->vector) == NULL);
+	slabs_are_shared(cpu, true);
 	other = alloc(cpu, tasks[1], 208);
+	slabs_are_shared(cpu, false);
 	check_that(virt_to_slab(other) == slab);
 	check_equal(load_relaxed(&slab->owner), OWNER_MIXED);
 	check_that(group_of(p) == memcg_from_id(load_relaxed(&tasks[0]->memcg)));
@@ -458,7 +493,9 @@ int main(void)
 	an_empty_slab_takes_the_next_owner_without_a_vector();
 	every_block_of_a_slab_finds_its_index();
 	every_size_gets_blocks_of_its_own_aligned_to_16();
-	blocks_of_one_slab_keep_the_owners_they_began_with(&random);
+	blocks_of_one_slab_keep_the_owners_they_began_with(&random, false);
+	blocks_of_one_slab_keep_the_owners_they_began_with(&random, true);
+	groups_have_slabs_of_their_own_while_few_are_begun_early();
 	zeroed_blocks_are_zero_also_when_used_before();
 	a_remote_free_may_be_of_a_full_a_partial_or_the_current_slab();
 	a_cpu_that_is_put_hands_its_heap_to_the_next_user();

@@ -70,6 +70,7 @@ static void collector(void)
 static void one_owner(void)
 {
 	two_tasks(2);
+	cpus[0]->heap.nr_early = 1000; /* so that none is begun for the other */
 	blocks[0] = take(cpus[0], task, BLOCK);
 	blocks[1] = take(cpus[0], task, BLOCK);
 	/* With stock for both, so that few steps are not the slab's. */
@@ -96,15 +97,21 @@ static void reader(void)
 static void nearly_empty_slab(void)
 {
 	void *first[PER_SLAB];
+	void *second[PER_SLAB];
 
 	two_tasks(3);
 	for (unsigned i = 0; i < PER_SLAB; i++)
 		first[i] = take(cpus[0], task, MEDIUM);
-	blocks[2] = take(cpus[0], task, MEDIUM);
+	for (unsigned i = 0; i < PER_SLAB; i++)
+		second[i] = take(cpus[0], task, MEDIUM);
 	for (unsigned i = 2; i < PER_SLAB; i++)
 		give(cpus[0], first[i]);
+	/* Makes the second the current one, so that the first can be released. */
+	for (unsigned i = 1; i < PER_SLAB; i++)
+		give(cpus[0], second[i]);
 	blocks[0] = first[0];
 	blocks[1] = first[1];
+	blocks[2] = second[0];
 }
 
 static void freer_on_1(void)
