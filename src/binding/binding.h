@@ -2,6 +2,7 @@
  * The binding: CPython's side of objcg.  The only part that knows Python.h.
  *
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
+ *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_group.c    GroupBase            py_task.c  TaskBase
  *   py_limits.c   interrupting a task whose group is over a limit
@@ -109,8 +110,8 @@ static inline struct thread_cache *thread_cache_get(void)
 struct task *thread_cache_task_without_gil(void);
 
 /*
- * Membership: what the private context variable holds.  One per entry; every
- * context that inherits it shares it; its core task lives exactly as long.
+ * Membership: one entry into a group.  The private context variable names it;
+ * every context that inherits it shares it; its core task lives exactly as long.
  */
 typedef struct membership {
 	PyObject_HEAD struct task *task;

@@ -7,11 +7,18 @@
  * be slow; a thread caches the answer until its thread state's context_ver,
  * which CPython changes at each switch of contexts, has changed.
  *
+ * The value is not the membership itself but a cell that names it, so that
+ * going from group to group need not make a new context each time: where a
+ * context shares its cell with no other (contextvar_get_unshared) the cell is
+ * changed, else the context gets another cell.  A copy of a context, which
+ * shares everything, hence never sees what the original does later.
+ *
  * What does not work, and what we do about it:
  * - context_ver does not change when a variable is set.  Whoever sets ours
  *   (membership_set) writes the cache too.  Libraries that set all variables of
  *   a context set it behind our back: whatever is not an allocation's fast path
  *   looks anew (thread_cache_now), and a value that is not ours is no group.
+ *   They give one cell to two contexts, which is then shared, as above.
  * - PyContextVar_Get while CPython *resets* that variable fills a cache in the
  *   variable that outlives the reset.  We never reset: leaving a group sets the
  *   membership that was current before, at the outermost the root's.
@@ -19,6 +26,7 @@
  *   small context_ver; its id differs.
  */
 #include "binding.h"
+#include "contextvar.h"
 
 #include <errno.h>
 
@@ -30,7 +38,6 @@ __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec
 
 const PyThreadState never_current;
 
-static PyObject *variable;
 static Membership *root_membership;
 static PyInterpreterState *main_interpreter;
 static unsigned long main_thread;
@@ -42,17 +49,22 @@ static void cache_task(struct thread_cache *cache, struct task *task)
 }
 
 /*
- * Called from hooks, in the middle of anything.  PyContextVar_Get neither
- * allocates nor runs code of the program for a variable that is in the current
- * context or not: contexts are compared by identity and our variable has no
- * default.  The value outlives our reference to it: the context holds another.
+ * Called from hooks, in the middle of anything: contextvar_get() neither
+ * allocates nor runs code of the program.  The thread state is of the main
+ * interpreter: its variable must not be touched under another GIL.
  */
+static inline void look_at_context(struct thread_cache *cache, PyThreadState *ts)
+{
+	cache_task(cache, membership_task(contextvar_get(ts->context)));
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(ts);
+	cache->context_ver = ts->context_ver;
+}
+
 void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 {
-	PyObject *value = NULL;
-
 	thread_cache_forget(cache);
-	if (!ts || !variable) {
+	if (!ts || !contextvar.variable) {
 		cache->cpu = gil_cpu;
 		cache->context_ver = 1;
 		cache_task(cache, &region.tasks[TASK_ROOT]);
@@ -60,23 +72,26 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 	}
 	cache->cpu = cpu_of_thread_state(ts);
 	if (ts->interp != main_interpreter) {
-		/* A variable of the main interpreter must not be touched under another GIL. */
 		cache_task(cache, &region.tasks[TASK_ROOT]);
 		cache->is_main = 0;
+		cache->context_ver = ts->context_ver;
 	} else {
 		cache->is_main = PyThread_get_thread_ident() == main_thread;
-		if (ts->context && PyContextVar_Get(variable, NULL, &value) < 0)
-			PyErr_Clear();
-		cache_task(cache, membership_task(value));
-		Py_XDECREF(value);
-		if (unlikely(load_relaxed(&limits_armed)))
-			limits_context_changed(ts);
+		look_at_context(cache, ts);
 	}
 	cache->ts = ts;
 	cache->id = ts->id;
-	cache->context_ver = ts->context_ver;
 	if (cache->is_main || in_slab_range(ts))
 		cache->watched = ts;
+}
+
+/*
+ * Whether only the context can be another one: the thread state is the one that
+ * the cache was filled for, and all but the task depends on that alone.
+ */
+static inline int same_thread_state(const struct thread_cache *cache, const PyThreadState *ts)
+{
+	return ts && cache->ts == ts && cache->id == ts->id && ts->interp == main_interpreter;
 }
 
 struct thread_cache *thread_cache_now(void)
@@ -84,6 +99,10 @@ struct thread_cache *thread_cache_now(void)
 	struct thread_cache *cache = &thread_cache;
 	PyThreadState *ts = current_thread_state();
 
+	if (likely(same_thread_state(cache, ts))) {
+		look_at_context(cache, ts);
+		return cache;
+	}
 	/* Swapped on this thread: from now on everyone asks which one is current. */
 	if (cache->ts && cache->ts != ts)
 		store_release(&several_interpreters, 1);
@@ -91,12 +110,23 @@ struct thread_cache *thread_cache_now(void)
 	return cache;
 }
 
+/*
+ * Mostly an event loop has switched contexts.  A thread state that may be
+ * watched is still the current one, as for thread_cache_fast(); that need not be
+ * asked for here either.
+ */
 void thread_cache_revalidate(struct thread_cache *cache)
 {
-	PyThreadState *ts = current_thread_state();
+	PyThreadState *ts = cache->ts;
 
-	if (!thread_cache_valid(cache, ts))
-		thread_cache_refresh(cache, ts);
+	if (!ts || cache->watched != ts || load_relaxed(&several_interpreters))
+		ts = current_thread_state();
+	if (likely(same_thread_state(cache, ts))) {
+		if (cache->context_ver != ts->context_ver)
+			look_at_context(cache, ts);
+	} else if (!thread_cache_valid(cache, ts)) {
+		thread_cache_refresh(cache, current_thread_state());
+	}
 }
 
 /*
@@ -119,6 +149,41 @@ struct task *thread_cache_task_without_gil(void)
 
 /* --- memberships --------------------------------------------------------- */
 
+static PyTypeObject Membership_Type;
+
+/*
+ * Memberships that are used again: not blocks, which would stay charged to
+ * whoever made them first, and keep what is left of a removed group alive.
+ */
+#define NR_SPARE 32
+
+static Membership spare[NR_SPARE];
+static Membership *spare_head; /* through ->previous */
+static int spare_used;	       /* spare[spare_used..] was never handed out */
+
+static Membership *membership_alloc(void)
+{
+	Membership *self = spare_head;
+
+	if (self)
+		spare_head = self->previous;
+	else if (spare_used < NR_SPARE)
+		self = &spare[spare_used++];
+	else
+		return PyObject_New(Membership, &Membership_Type);
+	return (Membership *)PyObject_Init((PyObject *)self, &Membership_Type);
+}
+
+static void membership_release(Membership *self)
+{
+	if (self >= spare && self < spare + NR_SPARE) {
+		self->previous = spare_head;
+		spare_head = self;
+	} else {
+		PyObject_Free(self);
+	}
+}
+
 static void membership_dealloc(Membership *self)
 {
 	struct task *task = self->task;
@@ -132,7 +197,7 @@ static void membership_dealloc(Membership *self)
 		    memcg_flag(memcg, FLAG_EMPTY))
 			reclaimer_wake();
 	}
-	PyObject_Free(self);
+	membership_release(self);
 	/* One after the other: a long chain must not become deep recursion. */
 	while (previous) {
 		Membership *next = NULL;
@@ -148,18 +213,48 @@ static void membership_dealloc(Membership *self)
 
 static PyTypeObject Membership_Type = {
 	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Membership",
-	.tp_doc = "What the private context variable holds: one entry of a group.",
+	.tp_doc = "One entry of a group.",
 	.tp_basicsize = sizeof(Membership),
 	.tp_flags = Py_TPFLAGS_DEFAULT,
 	.tp_dealloc = (destructor)membership_dealloc,
 };
 
+/* What the private variable holds. `membership` only changes in a cell that is not shared. */
+typedef struct {
+	PyObject_HEAD Membership *membership;
+} Cell;
+
+static void cell_dealloc(Cell *self)
+{
+	Py_DECREF(self->membership);
+	PyObject_Free(self);
+}
+
+static PyTypeObject Cell_Type = {
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Cell",
+	.tp_doc = "What the private context variable holds: it names a membership.",
+	.tp_basicsize = sizeof(Cell),
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_dealloc = (destructor)cell_dealloc,
+};
+
+static PyObject *cell_new(Membership *membership)
+{
+	Cell *self = PyObject_New(Cell, &Cell_Type);
+
+	if (!self)
+		return NULL;
+	Py_INCREF(membership);
+	self->membership = membership;
+	return (PyObject *)self;
+}
+
 /* What a value of the variable stands for: root's, if a program has put something else there. */
 static Membership *as_membership(PyObject *value)
 {
-	if (!value || Py_TYPE(value) != &Membership_Type)
+	if (!value || Py_TYPE(value) != &Cell_Type)
 		return root_membership;
-	return (Membership *)value;
+	return ((Cell *)value)->membership;
 }
 
 struct task *membership_task(PyObject *value)
@@ -169,7 +264,7 @@ struct task *membership_task(PyObject *value)
 
 static Membership *membership_new(struct task *task, Membership *previous)
 {
-	Membership *self = PyObject_New(Membership, &Membership_Type);
+	Membership *self = membership_alloc();
 
 	if (!self)
 		return NULL;
@@ -184,32 +279,46 @@ static Membership *membership_new(struct task *task, Membership *previous)
 
 Membership *membership_current(void)
 {
-	PyObject *value = NULL;
-
-	if (PyContextVar_Get(variable, NULL, &value) < 0)
-		PyErr_Clear();
-	Py_XDECREF(value); /* the context holds another */
-	return as_membership(value);
+	return as_membership(contextvar_get(PyThreadState_Get()->context));
 }
 
 /*
- * The allocations that PyContextVar_Set makes stay with the context, so the
- * caller has the cache name the task that should pay for them: the outer one,
- * both on entering and on leaving.
+ * The allocations that are made here stay with the context, so the caller has
+ * the cache name the task that should pay for them: the outer one, both on
+ * entering and on leaving.
  */
-int membership_set(Membership *membership)
+static int give_context_cell(Membership *membership)
 {
 	struct thread_cache *cache = &thread_cache;
-	PyObject *token;
+	PyObject *token = NULL;
+	PyObject *cell;
 
 	cache->pinned++;
-	token = PyContextVar_Set(variable, (PyObject *)membership);
+	cell = cell_new(membership);
+	if (cell)
+		token = PyContextVar_Set(contextvar.variable, cell);
 	cache->pinned--;
-	if (!token)
+	Py_XDECREF(cell);
+	Py_XDECREF(token);
+	return token ? 0 : -1;
+}
+
+int membership_set(Membership *membership)
+{
+	PyObject *cell = contextvar_get_unshared(PyThreadState_Get()->context);
+
+	if (cell && Py_TYPE(cell) == &Cell_Type) {
+		Membership *before = ((Cell *)cell)->membership;
+
+		Py_INCREF(membership);
+		((Cell *)cell)->membership = membership;
+		cache_task(thread_cache_get(), membership->task);
+		Py_DECREF(before);
+		return 0;
+	}
+	if (give_context_cell(membership) < 0)
 		return -1;
-	Py_DECREF(token);
-	cache = thread_cache_get();
-	cache_task(cache, membership->task);
+	cache_task(thread_cache_get(), membership->task);
 	return 0;
 }
 
@@ -439,13 +548,15 @@ PyObject *context_bind(PyObject *function, const char *how)
 
 PyObject *context_variable(void)
 {
-	return variable;
+	return contextvar.variable;
 }
 
 int context_add_types(PyObject *module)
 {
 	(void)module;
-	return PyType_Ready(&Membership_Type) < 0 || PyType_Ready(&Bound_Type) < 0 ? -1 : 0;
+	if (PyType_Ready(&Membership_Type) < 0 || PyType_Ready(&Cell_Type) < 0)
+		return -1;
+	return PyType_Ready(&Bound_Type);
 }
 
 /* On the thread that enables objcg; the main thread is asked from `threading` by the caller. */
@@ -467,12 +578,12 @@ int context_init(void)
 	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL);
 	if (!root_membership)
 		return -1;
-	variable = PyContextVar_New("objcg", NULL);
-	return variable ? 0 : -1;
+	return contextvar_prepare();
 }
 
 void context_after_fork_child(void)
 {
 	main_thread = PyThread_get_thread_ident();
-	thread_cache.is_main = 1;
+	thread_cache_forget(&thread_cache);
+	thread_cache_now();
 }

@@ -1,0 +1,127 @@
+/*
+ * Our context variable, read and written without CPython's help.
+ *
+ * PyContextVar_Get remembers one answer, for one state of one thread: after
+ * each switch of contexts it walks the HAMT (PEP 567) again, some 250
+ * instructions, and an event loop switches at each step.  PyContextVar_Set makes
+ * a HAMT, a node of it and a Token, and frees three such.  Of the HAMT we need
+ * one look at its root: a bitmap node as long as the context has fewer than 16
+ * variables, with our variable in a place that only depends on its hash.
+ *
+ * How a context, a HAMT and such a node lie in memory is CPython's business.
+ * It is the same in 3.10 to 3.13, and contextvar_prepare() sees by public means
+ * that it is: PyContext_*, PyContextVar_* and what tp_traverse visits.  Should it
+ * not be, and wherever a context looks different (16 variables and more, or one
+ * whose hash has the same lowest five bits), CPython is asked as ever.
+ */
+#ifndef OBJCG_CONTEXTVAR_H
+#define OBJCG_CONTEXTVAR_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hamt_bitmap_node {
+	PyObject_VAR_HEAD uint32_t bitmap; /* of the lowest five bits of the hashes in it */
+	PyObject *array[];		   /* a key and its value, or NULL and a node below, each */
+};
+
+struct hamt {
+	PyObject_HEAD PyObject *root;
+};
+
+struct context {
+	PyObject_HEAD PyObject *previous;
+	struct hamt *vars;
+};
+
+struct contextvar {
+	PyObject *variable;
+	PyTypeObject *bitmap_node; /* NULL: CPython has to be asked */
+	uint32_t bit;
+};
+
+extern struct contextvar contextvar;
+
+/* Makes the variable. Returns 0, or -1 with an exception. */
+int contextvar_prepare(void);
+
+/*
+ * Where the value of our variable stands in this context: NULL if not where we
+ * can see it, and `*absent` then says whether that is because it has none.  It
+ * is read anew each time, and what is read is alive: the context is the current
+ * one, and holds the rest.  May be called from hooks: CPython changes a
+ * context's HAMT by storing another, complete one.
+ */
+static inline PyObject **contextvar_place(PyObject *object, bool *absent)
+{
+	const struct context *context = (const struct context *)object;
+	struct hamt_bitmap_node *node;
+	uint32_t at;
+
+	*absent = false;
+	if (!context->vars)
+		return NULL;
+	node = (struct hamt_bitmap_node *)context->vars->root;
+	if (!node || Py_TYPE(node) != contextvar.bitmap_node)
+		return NULL;
+	if (!(node->bitmap & contextvar.bit)) {
+		*absent = true;
+		return NULL;
+	}
+	at = 2 * (uint32_t)__builtin_popcount(node->bitmap & (contextvar.bit - 1));
+	if (node->array[at] != contextvar.variable)
+		return NULL;
+	return &node->array[at + 1];
+}
+
+/* The value in this context; borrowed. NULL: it has none. */
+static inline PyObject *contextvar_get(PyObject *context)
+{
+	PyObject *value = NULL;
+	PyObject **place;
+	bool absent;
+
+	if (!context)
+		return NULL;
+	place = contextvar_place(context, &absent);
+	if (place)
+		return *place;
+	if (absent)
+		return NULL;
+	/*
+	 * Neither allocates nor runs code of the program, for a variable that is in
+	 * the context or not: contexts are compared by identity and ours has no
+	 * default.
+	 */
+	if (PyContextVar_Get(contextvar.variable, NULL, &value) < 0)
+		PyErr_Clear();
+	Py_XDECREF(value);
+	return value;
+}
+
+/*
+ * The value in this context, if nothing else in the process can come by it: the
+ * context alone has its HAMT, that alone its root, and that alone the value.
+ * (Copies of a context share the HAMT; HAMTs share nodes; whoever iterates over
+ * a context, reads the value or has a Token has a reference, too.)  Changing such
+ * an object is the same as giving this context another.
+ */
+static inline PyObject *contextvar_get_unshared(PyObject *object)
+{
+	const struct context *context = (const struct context *)object;
+	PyObject **place;
+	bool absent;
+
+	if (!context)
+		return NULL;
+	place = contextvar_place(object, &absent);
+	if (!place || Py_REFCNT(context->vars) != 1 || Py_REFCNT(context->vars->root) != 1 ||
+	    Py_REFCNT(*place) != 1)
+		return NULL;
+	return *place;
+}
+
+#endif
