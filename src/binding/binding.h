@@ -121,12 +121,6 @@ typedef struct membership {
 	int exited;
 } Membership;
 
-/* The membership current here; a borrowed reference that lasts until the next switch. */
-Membership *membership_current(void);
-
-/* Makes it current in the present context. Returns 0, or -1 with an exception. */
-int membership_set(Membership *membership);
-
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name);
 int group_exit(uint32_t gid, uint32_t gen);
 

@@ -5,8 +5,8 @@
  * each switch of contexts it walks the HAMT (PEP 567) again, some 250
  * instructions, and an event loop switches at each step.  PyContextVar_Set makes
  * a HAMT, a node of it and a Token, and frees three such.  Of the HAMT we need
- * one look at its root: a bitmap node as long as the context has fewer than 16
- * variables, with our variable in a place that only depends on its hash.
+ * one look at its root: a bitmap node as long as the context has no more than 16
+ * variables, in which ours is where its hash says.
  *
  * How a context, a HAMT and such a node lie in memory is CPython's business.
  * It is the same in 3.10 to 3.13, and contextvar_prepare() sees by public means
@@ -41,6 +41,7 @@ struct contextvar {
 	PyObject *variable;
 	PyTypeObject *bitmap_node; /* NULL: CPython has to be asked */
 	uint32_t bit;
+	uint32_t at; /* where in a node it was found last: mostly the place is the same */
 };
 
 extern struct contextvar contextvar;
@@ -48,58 +49,36 @@ extern struct contextvar contextvar;
 /* Makes the variable. Returns 0, or -1 with an exception. */
 int contextvar_prepare(void);
 
+/* The value in this context, borrowed, by whatever means it takes. NULL: it has none. */
+PyObject *contextvar_search(PyObject *context);
+
 /*
- * Where the value of our variable stands in this context: NULL if not where we
- * can see it, and `*absent` then says whether that is because it has none.  It
- * is read anew each time, and what is read is alive: the context is the current
- * one, and holds the rest.  May be called from hooks: CPython changes a
- * context's HAMT by storing another, complete one.
+ * Where the value of our variable stands in this context, if that is where it
+ * was found last; else NULL.  It is read anew each time, and what is read is
+ * alive: the context is the current one, and holds the rest.  May be called from
+ * hooks: CPython changes a context's HAMT by storing another, complete one.
  */
-static inline PyObject **contextvar_place(PyObject *object, bool *absent)
+static inline PyObject **contextvar_place(PyObject *object)
 {
 	const struct context *context = (const struct context *)object;
 	struct hamt_bitmap_node *node;
-	uint32_t at;
 
-	*absent = false;
-	if (!context->vars)
+	if (!context || !context->vars)
 		return NULL;
 	node = (struct hamt_bitmap_node *)context->vars->root;
-	if (!node || Py_TYPE(node) != contextvar.bitmap_node)
+	if (!node || Py_TYPE(node) != contextvar.bitmap_node ||
+	    (Py_ssize_t)contextvar.at >= Py_SIZE(node) ||
+	    node->array[contextvar.at] != contextvar.variable)
 		return NULL;
-	if (!(node->bitmap & contextvar.bit)) {
-		*absent = true;
-		return NULL;
-	}
-	at = 2 * (uint32_t)__builtin_popcount(node->bitmap & (contextvar.bit - 1));
-	if (node->array[at] != contextvar.variable)
-		return NULL;
-	return &node->array[at + 1];
+	return &node->array[contextvar.at + 1];
 }
 
-/* The value in this context; borrowed. NULL: it has none. */
+/* The value in this context, borrowed. NULL: it has none. */
 static inline PyObject *contextvar_get(PyObject *context)
 {
-	PyObject *value = NULL;
-	PyObject **place;
-	bool absent;
+	PyObject **place = contextvar_place(context);
 
-	if (!context)
-		return NULL;
-	place = contextvar_place(context, &absent);
-	if (place)
-		return *place;
-	if (absent)
-		return NULL;
-	/*
-	 * Neither allocates nor runs code of the program, for a variable that is in
-	 * the context or not: contexts are compared by identity and ours has no
-	 * default.
-	 */
-	if (PyContextVar_Get(contextvar.variable, NULL, &value) < 0)
-		PyErr_Clear();
-	Py_XDECREF(value);
-	return value;
+	return place ? *place : contextvar_search(context);
 }
 
 /*
@@ -112,12 +91,8 @@ static inline PyObject *contextvar_get(PyObject *context)
 static inline PyObject *contextvar_get_unshared(PyObject *object)
 {
 	const struct context *context = (const struct context *)object;
-	PyObject **place;
-	bool absent;
+	PyObject **place = contextvar_place(object);
 
-	if (!context)
-		return NULL;
-	place = contextvar_place(object, &absent);
 	if (!place || Py_REFCNT(context->vars) != 1 || Py_REFCNT(context->vars->root) != 1 ||
 	    Py_REFCNT(*place) != 1)
 		return NULL;

@@ -277,9 +277,10 @@ static Membership *membership_new(struct task *task, Membership *previous)
 	return self;
 }
 
-Membership *membership_current(void)
+/* The membership current here; a borrowed reference that lasts until the next switch. */
+static Membership *membership_current(const struct thread_cache *cache)
 {
-	return as_membership(contextvar_get(PyThreadState_Get()->context));
+	return as_membership(contextvar_get(cache->ts->context));
 }
 
 /*
@@ -303,16 +304,20 @@ static int give_context_cell(Membership *membership)
 	return token ? 0 : -1;
 }
 
-int membership_set(Membership *membership)
+/*
+ * Makes it current in the present context; the cache has been looked up. Returns
+ * 0, or -1 with an exception.
+ */
+static int membership_set(struct thread_cache *cache, Membership *membership)
 {
-	PyObject *cell = contextvar_get_unshared(PyThreadState_Get()->context);
+	PyObject *cell = contextvar_get_unshared(cache->ts->context);
 
-	if (cell && Py_TYPE(cell) == &Cell_Type) {
+	if (likely(cell && Py_TYPE(cell) == &Cell_Type)) {
 		Membership *before = ((Cell *)cell)->membership;
 
 		Py_INCREF(membership);
 		((Cell *)cell)->membership = membership;
-		cache_task(thread_cache_get(), membership->task);
+		cache_task(cache, membership->task);
 		Py_DECREF(before);
 		return 0;
 	}
@@ -324,18 +329,18 @@ int membership_set(Membership *membership)
 
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 {
+	struct thread_cache *cache = thread_cache_now();
 	Membership *self;
 	struct task *task;
 	int err = 0;
 	int failed;
 
-	thread_cache_now();
 	task = task_alloc(memcg, &err);
 	if (!task) {
 		raise_errno(err);
 		return -1;
 	}
-	self = membership_new(task, membership_current());
+	self = membership_new(task, membership_current(cache));
 	if (!self) {
 		task_free(task);
 		return -1;
@@ -351,7 +356,7 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 		else
 			PyErr_Clear(); /* surrogates: it goes without a name */
 	}
-	failed = membership_set(self);
+	failed = membership_set(cache, self);
 	Py_DECREF(self);
 	return failed;
 }
@@ -364,7 +369,8 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
  */
 int group_exit(uint32_t gid, uint32_t gen)
 {
-	Membership *current = membership_current();
+	struct thread_cache *cache = thread_cache_now();
+	Membership *current = membership_current(cache);
 	Membership *self = current;
 	Membership *target;
 	int failed;
@@ -387,11 +393,11 @@ int group_exit(uint32_t gid, uint32_t gen)
 	if (!target)
 		target = root_membership;
 	Py_INCREF(target);
-	cache_task(thread_cache_now(), target->task);
+	cache_task(cache, target->task);
 	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(PyThreadState_Get());
+		limits_context_changed(cache->ts);
 	Py_INCREF(self);
-	failed = membership_set(target);
+	failed = membership_set(cache, target);
 	if (!failed) {
 		/*
 		 * This entry is over, here and for whoever has inherited it.  They go on
@@ -451,6 +457,7 @@ static void report_thread_error(PyObject *function)
 
 static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 {
+	struct thread_cache *cache = thread_cache_now();
 	Membership *before;
 	PyObject *result;
 
@@ -459,8 +466,7 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 		return NULL;
 	}
 	if (self->kind == BIND_THREAD) {
-		thread_cache_now();
-		if (membership_set(self->membership) < 0)
+		if (membership_set(cache, self->membership) < 0)
 			return NULL;
 		Py_CLEAR(self->membership);
 		result = PyObject_Call(self->function, args, kwargs);
@@ -470,10 +476,9 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 		}
 		return result;
 	}
-	thread_cache_now();
-	before = membership_current();
+	before = membership_current(cache);
 	Py_INCREF(before);
-	if (membership_set(self->membership) < 0) {
+	if (membership_set(cache, self->membership) < 0) {
 		Py_DECREF(before);
 		return NULL;
 	}
@@ -483,10 +488,11 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 		int failed;
 
 		PyErr_Fetch(&type, &value, &traceback);
-		cache_task(thread_cache_get(), before->task);
+		cache = thread_cache_now();
+		cache_task(cache, before->task);
 		if (unlikely(load_relaxed(&limits_armed)))
-			limits_context_changed(PyThreadState_Get());
-		failed = membership_set(before);
+			limits_context_changed(cache->ts);
+		failed = membership_set(cache, before);
 		Py_DECREF(before);
 		if (failed) {
 			Py_XDECREF(type);
@@ -538,7 +544,7 @@ PyObject *context_bind(PyObject *function, const char *how)
 	if (!self)
 		return NULL;
 	self->kind = how[0] == 't' ? BIND_THREAD : BIND_JOB;
-	self->membership = how[0] == 'r' ? root_membership : membership_current();
+	self->membership = how[0] == 'r' ? root_membership : membership_current(thread_cache_now());
 	Py_INCREF(self->membership);
 	Py_INCREF(function);
 	self->function = function;

@@ -1,4 +1,4 @@
-/* Whether contexts are laid out as contextvar.h has it. */
+/* Whether contexts are laid out as contextvar.h has it, and what to do where they are not. */
 #include "contextvar.h"
 
 #include <stddef.h>
@@ -49,8 +49,7 @@ static PyTypeObject *look_at(PyObject *object, PyObject *value, uint32_t *bit)
 	    !refers_to(object, (PyObject *const *)&context->vars, 1))
 		return NULL;
 	if (!has_room_for((PyObject *)context->vars, sizeof(*context->vars)) ||
-	    !context->vars->root ||
-	    !refers_to((PyObject *)context->vars, &context->vars->root, 1))
+	    !context->vars->root || !refers_to((PyObject *)context->vars, &context->vars->root, 1))
 		return NULL;
 	node = (struct hamt_bitmap_node *)context->vars->root;
 	if (Py_TYPE(node)->tp_itemsize != sizeof(PyObject *) ||
@@ -62,6 +61,39 @@ static PyTypeObject *look_at(PyObject *object, PyObject *value, uint32_t *bit)
 		return NULL;
 	*bit = node->bitmap;
 	return Py_TYPE(node);
+}
+
+PyObject *contextvar_search(PyObject *object)
+{
+	const struct context *context = (const struct context *)object;
+	const struct hamt_bitmap_node *node;
+	PyObject *value = NULL;
+
+	if (!context)
+		return NULL;
+	node = contextvar.bitmap_node && context->vars
+		       ? (const struct hamt_bitmap_node *)context->vars->root
+		       : NULL;
+	if (node && Py_TYPE(node) == contextvar.bitmap_node) {
+		uint32_t before = node->bitmap & (contextvar.bit - 1);
+		uint32_t at = 2 * (uint32_t)__builtin_popcount(before);
+
+		if (!(node->bitmap & contextvar.bit))
+			return NULL;
+		if (node->array[at] == contextvar.variable) {
+			contextvar.at = at;
+			return node->array[at + 1];
+		}
+	}
+	/*
+	 * Neither allocates nor runs code of the program, for a variable that is in
+	 * the context or not: contexts are compared by identity and ours has no
+	 * default.
+	 */
+	if (PyContextVar_Get(contextvar.variable, NULL, &value) < 0)
+		PyErr_Clear();
+	Py_XDECREF(value);
+	return value;
 }
 
 int contextvar_prepare(void)
