@@ -23,6 +23,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "atomic.h"
+
 struct hamt_bitmap_node {
 	PyObject_VAR_HEAD uint32_t bitmap; /* of the lowest five bits of the hashes in it */
 	PyObject *array[];		   /* a key and its value, or NULL and a node below, each */
@@ -52,33 +54,41 @@ int contextvar_prepare(void);
 /* The value in this context, borrowed, by whatever means it takes. NULL: it has none. */
 PyObject *contextvar_search(PyObject *context);
 
-/*
- * Where the value of our variable stands in this context, if that is where it
- * was found last; else NULL.  It is read anew each time, and what is read is
- * alive: the context is the current one, and holds the rest.  May be called from
- * hooks: CPython changes a context's HAMT by storing another, complete one.
- */
-static inline PyObject **contextvar_place(PyObject *object)
+/* The root of the context's HAMT, if it is a bitmap node; else NULL. */
+static inline struct hamt_bitmap_node *contextvar_node(PyObject *object)
 {
 	const struct context *context = (const struct context *)object;
-	struct hamt_bitmap_node *node;
+	PyObject *root = likely(context && context->vars) ? context->vars->root : NULL;
 
-	if (!context || !context->vars)
+	if (unlikely(!root || Py_TYPE(root) != contextvar.bitmap_node))
 		return NULL;
-	node = (struct hamt_bitmap_node *)context->vars->root;
-	if (!node || Py_TYPE(node) != contextvar.bitmap_node ||
-	    (Py_ssize_t)contextvar.at >= Py_SIZE(node) ||
-	    node->array[contextvar.at] != contextvar.variable)
-		return NULL;
-	return &node->array[contextvar.at + 1];
+	return (struct hamt_bitmap_node *)root;
 }
 
-/* The value in this context, borrowed. NULL: it has none. */
+/* Whether our variable is in this node where it was found last. */
+static inline bool contextvar_is_there(const struct hamt_bitmap_node *node)
+{
+	return likely((Py_ssize_t)contextvar.at < Py_SIZE(node)) &&
+	       likely(node->array[contextvar.at] == contextvar.variable);
+}
+
+/*
+ * The value in this context, borrowed; NULL: it has none.  It is read anew each
+ * time, and what is read is alive: the context is the current one, and holds the
+ * rest.  May be called from hooks: CPython changes a context's HAMT by storing
+ * another, complete one.
+ */
 static inline PyObject *contextvar_get(PyObject *context)
 {
-	PyObject **place = contextvar_place(context);
+	const struct hamt_bitmap_node *node = contextvar_node(context);
 
-	return place ? *place : contextvar_search(context);
+	if (node) {
+		if (!(node->bitmap & contextvar.bit))
+			return NULL;
+		if (contextvar_is_there(node))
+			return node->array[contextvar.at + 1];
+	}
+	return contextvar_search(context);
 }
 
 /*
@@ -88,15 +98,16 @@ static inline PyObject *contextvar_get(PyObject *context)
  * a context, reads the value or has a Token has a reference, too.)  Changing such
  * an object is the same as giving this context another.
  */
-static inline PyObject *contextvar_get_unshared(PyObject *object)
+static inline PyObject *contextvar_get_unshared(PyObject *context)
 {
-	const struct context *context = (const struct context *)object;
-	PyObject **place = contextvar_place(object);
+	const struct hamt_bitmap_node *node = contextvar_node(context);
+	PyObject *value;
 
-	if (!place || Py_REFCNT(context->vars) != 1 || Py_REFCNT(context->vars->root) != 1 ||
-	    Py_REFCNT(*place) != 1)
+	if (!node || !contextvar_is_there(node) || Py_REFCNT(node) != 1 ||
+	    Py_REFCNT(((const struct context *)context)->vars) != 1)
 		return NULL;
-	return *place;
+	value = node->array[contextvar.at + 1];
+	return Py_REFCNT(value) == 1 ? value : NULL;
 }
 
 #endif

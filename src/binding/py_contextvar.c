@@ -63,27 +63,19 @@ static PyTypeObject *look_at(PyObject *object, PyObject *value, uint32_t *bit)
 	return Py_TYPE(node);
 }
 
-PyObject *contextvar_search(PyObject *object)
+PyObject *contextvar_search(PyObject *context)
 {
-	const struct context *context = (const struct context *)object;
-	const struct hamt_bitmap_node *node;
+	const struct hamt_bitmap_node *node = contextvar_node(context);
 	PyObject *value = NULL;
 
 	if (!context)
 		return NULL;
-	node = contextvar.bitmap_node && context->vars
-		       ? (const struct hamt_bitmap_node *)context->vars->root
-		       : NULL;
-	if (node && Py_TYPE(node) == contextvar.bitmap_node) {
+	if (node && (node->bitmap & contextvar.bit)) {
 		uint32_t before = node->bitmap & (contextvar.bit - 1);
-		uint32_t at = 2 * (uint32_t)__builtin_popcount(before);
 
-		if (!(node->bitmap & contextvar.bit))
-			return NULL;
-		if (node->array[at] == contextvar.variable) {
-			contextvar.at = at;
-			return node->array[at + 1];
-		}
+		contextvar.at = 2 * (uint32_t)__builtin_popcount(before);
+		if (contextvar_is_there(node))
+			return node->array[contextvar.at + 1];
 	}
 	/*
 	 * Neither allocates nor runs code of the program, for a variable that is in
