@@ -5,6 +5,7 @@
  *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_group.c    GroupBase            py_task.c  TaskBase
+ *   py_tree.c     the tree of Group objects
  *   py_limits.c   interrupting a task whose group is over a limit
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
@@ -121,6 +122,13 @@ typedef struct membership {
 	int exited;
 } Membership;
 
+/*
+ * Between the two root is charged for what this thread allocates. For code that
+ * runs nothing of the program's.
+ */
+void charge_root_begin(void);
+void charge_root_end(void);
+
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name);
 int group_exit(uint32_t gid, uint32_t gen);
 
@@ -157,6 +165,11 @@ typedef struct {
 	PyObject_HEAD uint32_t gid;
 	uint32_t gen;
 	uint64_t uid;
+	PyObject *name;
+	PyObject *path;
+	PyObject *parent;    /* or None */
+	PyObject *children;  /* dict: the living ones by name */
+	PyObject *callbacks; /* list, for limits.py */
 } GroupBase;
 
 /* Whether this is the main interpreter; else 0 with RuntimeError. */
@@ -167,6 +180,10 @@ extern PyTypeObject TaskBase_Type;
 
 /* The group's record, or NULL with OSError(ENODEV). */
 struct mem_cgroup *group_memcg(PyObject *group);
+/* The same with objcg.GroupRemoved, for methods that Python code does not wrap. */
+struct mem_cgroup *group_memcg_or_removed(PyObject *group);
+/* Nothing of the group stays in stock. */
+void drain_stocks_of(const struct mem_cgroup *memcg);
 PyObject *raise_errno(int negative_errno);
 /* The id of the group that a living task is in. */
 uint32_t task_gid(struct task *task);
@@ -175,6 +192,11 @@ PyObject *set_task_type(PyObject *module, PyObject *type);
 
 /* A living group's record for a gid from Python, or NULL with an exception. */
 struct mem_cgroup *memcg_from_object(PyObject *gid);
+
+/* --- py_tree.c ----------------------------------------------------------- */
+
+PyObject *group_remove(PyObject *group, PyObject *force);
+extern PyMethodDef tree_methods[];
 
 /* --- py_limits.c --------------------------------------------------------- */
 

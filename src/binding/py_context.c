@@ -327,6 +327,20 @@ static int membership_set(struct thread_cache *cache, Membership *membership)
 	return 0;
 }
 
+void charge_root_begin(void)
+{
+	struct thread_cache *cache = thread_cache_now();
+
+	cache->pinned++;
+	cache_task(cache, &region.tasks[TASK_ROOT]);
+}
+
+void charge_root_end(void)
+{
+	thread_cache.pinned--;
+	thread_cache_now();
+}
+
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 {
 	struct thread_cache *cache = thread_cache_now();

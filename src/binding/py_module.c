@@ -362,6 +362,7 @@ PyMODINIT_FUNC PyInit__core(void)
 		return NULL;
 	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
 	    PyModule_AddFunctions(module, reclaimer_methods) < 0 ||
+	    PyModule_AddFunctions(module, tree_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_methods) < 0 ||
 	    PyModule_AddFunctions(module, outside_methods) < 0 || add_layout(module) < 0)

@@ -11,7 +11,7 @@ import warnings
 
 from . import _core, _inherit, _location, _registry, limits
 from .errors import EnableError
-from .group import bind_root
+from .group import Group
 from .task import Task
 
 _OLDEST = (3, 10)
@@ -56,7 +56,7 @@ def enable(*, migration: bool = True) -> None:
         _check_platform()
         no_file = _install(migration=bool(migration))
         _migration = bool(migration)
-        bind_root()
+        _registry.begin(Group)
         _inherit.install()
         atexit.register(_core.at_root(_at_exit))
         os.register_at_fork(after_in_child=_after_fork)
@@ -141,7 +141,6 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    _registry.renew_lock()
     no_file = None
     try:
         _core.after_fork_child(_location.new_file())
