@@ -579,21 +579,25 @@ int context_add_types(PyObject *module)
 	return PyType_Ready(&Bound_Type);
 }
 
-/* On the thread that enables objcg; the main thread is asked from `threading` by the caller. */
+/*
+ * CPython's main thread: it made the first thread state, and the one that is left
+ * in a forked child.  (threading.main_thread() says the same, but a program need
+ * not have imported that.)
+ */
+static unsigned long find_main_thread(void)
+{
+	PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+	PyThreadState *oldest = ts;
+
+	for (; ts; ts = PyThreadState_Next(ts))
+		if (ts->id < oldest->id)
+			oldest = ts;
+	return oldest->thread_id;
+}
+
 int context_init(void)
 {
-	PyObject *threading = PyImport_ImportModule("threading");
-	PyObject *thread = threading ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
-	PyObject *ident = thread ? PyObject_GetAttrString(thread, "ident") : NULL;
-
-	Py_XDECREF(threading);
-	Py_XDECREF(thread);
-	if (!ident)
-		return -1;
-	main_thread = PyLong_AsUnsignedLong(ident);
-	Py_DECREF(ident);
-	if (PyErr_Occurred())
-		return -1;
+	main_thread = find_main_thread();
 	main_interpreter = PyInterpreterState_Main();
 	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL);
 	if (!root_membership)

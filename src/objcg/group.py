@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 
 from . import _core, _paths, _registry, limits
 from .errors import GroupBusy, MigrationForbidden, removed, translated
@@ -148,7 +147,9 @@ class Group(_core.GroupBase):
         The task has the function's qualified name. Raises TypeError for what this cannot work
         for: generators, classes, and the objects made by staticmethod and classmethod.
         """
-        import inspect  # large, and a program that decorates nothing needs none
+        # large, and a program that decorates nothing needs none
+        import functools
+        import inspect
 
         self._check_decorated(fn)
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
