@@ -4,6 +4,7 @@
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
  *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
+ *   py_bound.c    callables that carry a membership
  *   py_group.c    GroupBase            py_task.c  TaskBase
  *   py_tree.c     the tree of Group objects
  *   py_limits.c   interrupting a task whose group is over a limit
@@ -132,14 +133,32 @@ void charge_root_end(void);
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name);
 int group_exit(uint32_t gid, uint32_t gen);
 
+extern Membership *root_membership;
+
+/* The membership current here; a borrowed reference that lasts until the next switch. */
+Membership *membership_current(const struct thread_cache *cache);
+
+/*
+ * Makes it current in the present context; the cache has been looked up, and names
+ * who pays. Returns 0, or -1 with an exception.
+ */
+int membership_set(struct thread_cache *cache, Membership *membership);
+
+/* The same for one that was current before: it pays, and errors meant for others are taken back. */
+int membership_go_back(struct thread_cache *cache, Membership *before);
+
 /* The task of a value of the private variable; the root's if a program has put something else there. */
 struct task *membership_task(PyObject *value);
 
 int context_init(void);
 int context_add_types(PyObject *module);
 void context_after_fork_child(void);
-PyObject *context_bind(PyObject *function, const char *how);
 PyObject *context_variable(void);
+
+/* --- py_bound.c ---------------------------------------------------------- */
+
+int bound_add_type(void);
+PyObject *context_bind(PyObject *function, const char *how);
 
 /* --- py_hooks.c ---------------------------------------------------------- */
 

@@ -38,7 +38,7 @@ __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec
 
 const PyThreadState never_current;
 
-static Membership *root_membership;
+Membership *root_membership;
 static PyInterpreterState *main_interpreter;
 static unsigned long main_thread;
 
@@ -277,8 +277,7 @@ static Membership *membership_new(struct task *task, Membership *previous)
 	return self;
 }
 
-/* The membership current here; a borrowed reference that lasts until the next switch. */
-static Membership *membership_current(const struct thread_cache *cache)
+Membership *membership_current(const struct thread_cache *cache)
 {
 	return as_membership(contextvar_get(cache->ts->context));
 }
@@ -304,11 +303,7 @@ static int give_context_cell(Membership *membership)
 	return token ? 0 : -1;
 }
 
-/*
- * Makes it current in the present context; the cache has been looked up. Returns
- * 0, or -1 with an exception.
- */
-static int membership_set(struct thread_cache *cache, Membership *membership)
+int membership_set(struct thread_cache *cache, Membership *membership)
 {
 	PyObject *cell = contextvar_get_unshared(cache->ts->context);
 
@@ -325,6 +320,14 @@ static int membership_set(struct thread_cache *cache, Membership *membership)
 		return -1;
 	cache_task(thread_cache_get(), membership->task);
 	return 0;
+}
+
+int membership_go_back(struct thread_cache *cache, Membership *before)
+{
+	cache_task(cache, before->task);
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(cache->ts);
+	return membership_set(cache, before);
 }
 
 void charge_root_begin(void)
@@ -407,11 +410,8 @@ int group_exit(uint32_t gid, uint32_t gen)
 	if (!target)
 		target = root_membership;
 	Py_INCREF(target);
-	cache_task(cache, target->task);
-	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(cache->ts);
 	Py_INCREF(self);
-	failed = membership_set(cache, target);
+	failed = membership_go_back(cache, target);
 	if (!failed) {
 		/*
 		 * This entry is over, here and for whoever has inherited it.  They go on
@@ -425,147 +425,6 @@ int group_exit(uint32_t gid, uint32_t gen)
 	return failed;
 }
 
-/* --- callables that carry a membership ----------------------------------- */
-
-enum binding_kind { BIND_THREAD, BIND_JOB };
-
-typedef struct {
-	PyObject_HEAD PyObject *function;
-	Membership *membership;
-	enum binding_kind kind;
-} Bound;
-
-static int bound_traverse(Bound *self, visitproc visit, void *arg)
-{
-	Py_VISIT(self->function);
-	return 0;
-}
-
-static int bound_clear(Bound *self)
-{
-	Py_CLEAR(self->function);
-	Py_CLEAR(self->membership);
-	return 0;
-}
-
-static void bound_dealloc(Bound *self)
-{
-	PyObject_GC_UnTrack(self);
-	bound_clear(self);
-	PyObject_GC_Del(self);
-}
-
-/* What _thread does with an error of a thread's function; it would name us, not the function. */
-static void report_thread_error(PyObject *function)
-{
-	if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
-		PyErr_Clear();
-		return;
-	}
-#if PY_VERSION_HEX >= 0x030D0000
-	PyErr_FormatUnraisable("Exception ignored in thread started by %R", function);
-#else
-	_PyErr_WriteUnraisableMsg("in thread started by", function);
-#endif
-}
-
-static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
-{
-	struct thread_cache *cache = thread_cache_now();
-	Membership *before;
-	PyObject *result;
-
-	if (!self->membership || !self->function) {
-		PyErr_SetString(PyExc_RuntimeError, "a thread's start can be called once only");
-		return NULL;
-	}
-	if (self->kind == BIND_THREAD) {
-		if (membership_set(cache, self->membership) < 0)
-			return NULL;
-		Py_CLEAR(self->membership);
-		result = PyObject_Call(self->function, args, kwargs);
-		if (!result) {
-			report_thread_error(self->function);
-			Py_RETURN_NONE;
-		}
-		return result;
-	}
-	before = membership_current(cache);
-	Py_INCREF(before);
-	if (membership_set(cache, self->membership) < 0) {
-		Py_DECREF(before);
-		return NULL;
-	}
-	result = PyObject_Call(self->function, args, kwargs);
-	{
-		PyObject *type, *value, *traceback;
-		int failed;
-
-		PyErr_Fetch(&type, &value, &traceback);
-		cache = thread_cache_now();
-		cache_task(cache, before->task);
-		if (unlikely(load_relaxed(&limits_armed)))
-			limits_context_changed(cache->ts);
-		failed = membership_set(cache, before);
-		Py_DECREF(before);
-		if (failed) {
-			Py_XDECREF(type);
-			Py_XDECREF(value);
-			Py_XDECREF(traceback);
-			Py_CLEAR(result);
-			return NULL;
-		}
-		PyErr_Restore(type, value, traceback);
-	}
-	return result;
-}
-
-/* Looks like the function it carries. */
-static PyObject *bound_getattr(Bound *self, PyObject *name)
-{
-	if (!self->function)
-		return PyObject_GenericGetAttr((PyObject *)self, name);
-	return PyObject_GetAttr(self->function, name);
-}
-
-static PyObject *bound_repr(Bound *self)
-{
-	return PyObject_Repr(self->function ? self->function : Py_None);
-}
-
-static PyTypeObject Bound_Type = {
-	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Bound",
-	.tp_doc = "A callable that runs in the group of whoever made it.",
-	.tp_basicsize = sizeof(Bound),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-	.tp_dealloc = (destructor)bound_dealloc,
-	.tp_traverse = (traverseproc)bound_traverse,
-	.tp_clear = (inquiry)bound_clear,
-	.tp_call = (ternaryfunc)bound_call,
-	.tp_getattro = (getattrofunc)bound_getattr,
-	.tp_repr = (reprfunc)bound_repr,
-};
-
-PyObject *context_bind(PyObject *function, const char *how)
-{
-	Bound *self;
-
-	if (!PyCallable_Check(function)) {
-		PyErr_Format(PyExc_TypeError, "a callable is needed, not %R", function);
-		return NULL;
-	}
-	self = PyObject_GC_New(Bound, &Bound_Type);
-	if (!self)
-		return NULL;
-	self->kind = how[0] == 't' ? BIND_THREAD : BIND_JOB;
-	self->membership = how[0] == 'r' ? root_membership : membership_current(thread_cache_now());
-	Py_INCREF(self->membership);
-	Py_INCREF(function);
-	self->function = function;
-	PyObject_GC_Track(self);
-	return (PyObject *)self;
-}
-
 PyObject *context_variable(void)
 {
 	return contextvar.variable;
@@ -576,7 +435,7 @@ int context_add_types(PyObject *module)
 	(void)module;
 	if (PyType_Ready(&Membership_Type) < 0 || PyType_Ready(&Cell_Type) < 0)
 		return -1;
-	return PyType_Ready(&Bound_Type);
+	return bound_add_type();
 }
 
 /*
