@@ -102,4 +102,3 @@ def test_what_a_copy_enters_the_original_does_not(fresh_group: objcg.Group) -> N
         assert contextvars.copy_context().run(enter) is other
         assert objcg.current_group() is fresh_group
     assert other.tasks == 0
-
