@@ -16,7 +16,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define GROWTH_STEP_MAX ((size_t)256 << 10)
+#define GROWTH_STEP_MAX ((size_t)16 << 10)
 #define PAGE ((size_t)4096)
 
 struct region region;
