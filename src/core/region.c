@@ -235,8 +235,8 @@ int region_create(const char *path, const char *command, const char *python)
 }
 
 /*
- * How far a section is backed beyond what is wanted: a page for the few groups of
- * most programs, an eighth of the section where there are thousands.
+ * How far a section is backed: in whole pages, which is enough for most programs,
+ * and an eighth beyond what is wanted where there are hundreds of groups.
  */
 static size_t growth_end(size_t want)
 {
