@@ -6,6 +6,7 @@
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_bound.c    callables that carry a membership
  *   py_group.c    GroupBase            py_task.c  TaskBase
+ *   py_with.c     what `with group:` calls
  *   py_tree.c     the tree of Group objects
  *   py_limits.c   interrupting a task whose group is over a limit
  *   py_reclaimer.c the thread that reclaims
@@ -211,6 +212,12 @@ PyObject *set_task_type(PyObject *module, PyObject *type);
 
 /* A living group's record for a gid from Python, or NULL with an exception. */
 struct mem_cgroup *memcg_from_object(PyObject *gid);
+
+/* --- py_with.c ----------------------------------------------------------- */
+
+PyObject *group_enter_method(PyObject *group, PyObject *unused);
+PyObject *group_exit_method(PyObject *group, PyObject *const *args, Py_ssize_t nargs);
+int with_prepare(void);
 
 /* --- py_tree.c ----------------------------------------------------------- */
 

@@ -99,7 +99,7 @@ struct mem_cgroup *group_memcg_or_removed(PyObject *self)
 	return NULL;
 }
 
-static PyObject *group_enter_method(PyObject *self, PyObject *unused)
+PyObject *group_enter_method(PyObject *self, PyObject *unused)
 {
 	struct mem_cgroup *memcg = group_memcg_or_removed(self);
 
@@ -110,7 +110,7 @@ static PyObject *group_enter_method(PyObject *self, PyObject *unused)
 	return self;
 }
 
-static PyObject *group_exit_method(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+PyObject *group_exit_method(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
 {
 	GroupBase *self = (GroupBase *)object;
 

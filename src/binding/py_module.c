@@ -355,7 +355,8 @@ PyMODINIT_FUNC PyInit__core(void)
 {
 	PyObject *module;
 
-	if (PyType_Ready(&GroupBase_Type) < 0 || PyType_Ready(&TaskBase_Type) < 0)
+	if (PyType_Ready(&GroupBase_Type) < 0 || with_prepare() < 0 ||
+	    PyType_Ready(&TaskBase_Type) < 0)
 		return NULL;
 	module = PyModule_Create(&definition);
 	if (!module)
