@@ -2,8 +2,12 @@
  * The binding: CPython's side of objcg.  The only part that knows Python.h.
  *
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
+ *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
+ *   py_bound.c    callables that carry a membership
  *   py_group.c    GroupBase            py_task.c  TaskBase
+ *   py_with.c     what `with group:` calls
+ *   py_tree.c     the tree of Group objects
  *   py_limits.c   interrupting a task whose group is over a limit
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
@@ -115,8 +119,8 @@ static inline struct thread_cache *thread_cache_get(void)
 struct task *thread_cache_task_without_gil(void);
 
 /*
- * Membership: what the private context variable holds.  One per entry; every
- * context that inherits it shares it; its core task lives exactly as long.
+ * Membership: one entry into a group.  The private context variable names it;
+ * every context that inherits it shares it; its core task lives exactly as long.
  */
 typedef struct membership {
 	PyObject_HEAD struct task *task;
@@ -126,14 +130,29 @@ typedef struct membership {
 	int exited;
 } Membership;
 
-/* The membership current here; a borrowed reference that lasts until the next switch. */
-Membership *membership_current(void);
-
-/* Makes it current in the present context. Returns 0, or -1 with an exception. */
-int membership_set(Membership *membership);
+/*
+ * Between the two root is charged for what this thread allocates. For code that
+ * runs nothing of the program's.
+ */
+void charge_root_begin(void);
+void charge_root_end(void);
 
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name);
 int group_exit(uint32_t gid, uint32_t gen);
+
+extern Membership *root_membership;
+
+/* The membership current here; a borrowed reference that lasts until the next switch. */
+Membership *membership_current(const struct thread_cache *cache);
+
+/*
+ * Makes it current in the present context; the cache has been looked up, and names
+ * who pays. Returns 0, or -1 with an exception.
+ */
+int membership_set(struct thread_cache *cache, Membership *membership);
+
+/* The same for one that was current before: it pays, and errors meant for others are taken back. */
+int membership_go_back(struct thread_cache *cache, Membership *before);
 
 /* The task of a value of the private variable; the root's if a program has put something else there. */
 struct task *membership_task(PyObject *value);
@@ -141,8 +160,12 @@ struct task *membership_task(PyObject *value);
 int context_init(void);
 int context_add_types(PyObject *module);
 void context_after_fork_child(void);
-PyObject *context_bind(PyObject *function, const char *how);
 PyObject *context_variable(void);
+
+/* --- py_bound.c ---------------------------------------------------------- */
+
+int bound_add_type(void);
+PyObject *context_bind(PyObject *function, const char *how);
 
 /* --- py_hooks.c ---------------------------------------------------------- */
 
@@ -168,6 +191,11 @@ typedef struct {
 	PyObject_HEAD uint32_t gid;
 	uint32_t gen;
 	uint64_t uid;
+	PyObject *name;
+	PyObject *path;
+	PyObject *parent;    /* or None */
+	PyObject *children;  /* dict: the living ones by name */
+	PyObject *callbacks; /* list, for limits.py */
 } GroupBase;
 
 /* Whether this is the main interpreter; else 0 with RuntimeError. */
@@ -178,6 +206,10 @@ extern PyTypeObject TaskBase_Type;
 
 /* The group's record, or NULL with OSError(ENODEV). */
 struct mem_cgroup *group_memcg(PyObject *group);
+/* The same with objcg.GroupRemoved, for methods that Python code does not wrap. */
+struct mem_cgroup *group_memcg_or_removed(PyObject *group);
+/* Nothing of the group stays in stock. */
+void drain_stocks_of(const struct mem_cgroup *memcg);
 PyObject *raise_errno(int negative_errno);
 /* The id of the group that a living task is in. */
 uint32_t task_gid(struct task *task);
@@ -186,6 +218,17 @@ PyObject *set_task_type(PyObject *module, PyObject *type);
 
 /* A living group's record for a gid from Python, or NULL with an exception. */
 struct mem_cgroup *memcg_from_object(PyObject *gid);
+
+/* --- py_with.c ----------------------------------------------------------- */
+
+PyObject *group_enter_method(PyObject *group, PyObject *unused);
+PyObject *group_exit_method(PyObject *group, PyObject *const *args, Py_ssize_t nargs);
+int with_prepare(void);
+
+/* --- py_tree.c ----------------------------------------------------------- */
+
+PyObject *group_remove(PyObject *group, PyObject *force);
+extern PyMethodDef tree_methods[];
 
 /* --- py_limits.c --------------------------------------------------------- */
 

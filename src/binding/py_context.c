@@ -7,11 +7,18 @@
  * be slow; a thread caches the answer until its thread state's context_ver,
  * which CPython changes at each switch of contexts, has changed.
  *
+ * The value is not the membership itself but a cell that names it, so that
+ * going from group to group need not make a new context each time: where a
+ * context shares its cell with no other (contextvar_get_unshared) the cell is
+ * changed, else the context gets another cell.  A copy of a context, which
+ * shares everything, hence never sees what the original does later.
+ *
  * What does not work, and what we do about it:
  * - context_ver does not change when a variable is set.  Whoever sets ours
  *   (membership_set) writes the cache too.  Libraries that set all variables of
  *   a context set it behind our back: whatever is not an allocation's fast path
  *   looks anew (thread_cache_now), and a value that is not ours is no group.
+ *   They give one cell to two contexts, which is then shared, as above.
  * - PyContextVar_Get while CPython *resets* that variable fills a cache in the
  *   variable that outlives the reset.  We never reset: leaving a group sets the
  *   membership that was current before, at the outermost the root's.
@@ -19,6 +26,7 @@
  *   small context_ver; its id differs.
  */
 #include "binding.h"
+#include "contextvar.h"
 
 #include <errno.h>
 
@@ -30,8 +38,7 @@ __thread struct thread_cache thread_cache __attribute__((tls_model("initial-exec
 
 const PyThreadState never_current;
 
-static PyObject *variable;
-static Membership *root_membership;
+Membership *root_membership;
 static PyInterpreterState *main_interpreter;
 static unsigned long main_thread;
 
@@ -84,17 +91,22 @@ static void cache_task(struct thread_cache *cache, struct task *task)
 }
 
 /*
- * Called from hooks, in the middle of anything.  PyContextVar_Get neither
- * allocates nor runs code of the program for a variable that is in the current
- * context or not: contexts are compared by identity and our variable has no
- * default.  The value outlives our reference to it: the context holds another.
+ * Called from hooks, in the middle of anything: contextvar_get() neither
+ * allocates nor runs code of the program.  The thread state is of the main
+ * interpreter: its variable must not be touched under another GIL.
  */
+static inline void look_at_context(struct thread_cache *cache, PyThreadState *ts)
+{
+	cache_task(cache, membership_task(contextvar_get(ts->context)));
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(ts);
+	cache->context_ver = ts->context_ver;
+}
+
 void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 {
-	PyObject *value = NULL;
-
 	thread_cache_forget(cache);
-	if (!ts || !variable) {
+	if (!ts || !contextvar.variable) {
 		cache->cpu = gil_cpu;
 		cache->context_ver = 1;
 		cache_task(cache, &region.tasks[TASK_ROOT]);
@@ -102,25 +114,28 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 	}
 	cache->cpu = cpu_of_thread_state(ts);
 	if (ts->interp != main_interpreter) {
-		/* A variable of the main interpreter must not be touched under another GIL. */
 		cache_task(cache, &region.tasks[TASK_ROOT]);
 		cache->is_main = 0;
+		cache->context_ver = ts->context_ver;
 	} else {
 		cache->is_main = PyThread_get_thread_ident() == main_thread;
-		if (ts->context && PyContextVar_Get(variable, NULL, &value) < 0)
-			PyErr_Clear();
-		cache_task(cache, membership_task(value));
-		Py_XDECREF(value);
-		if (unlikely(load_relaxed(&limits_armed)))
-			limits_context_changed(ts);
+		look_at_context(cache, ts);
 	}
 	if (unlikely(ts->context_ver < CONTEXT_VER_RANGE))
 		thread_state_watch(ts);
 	cache->ts = ts;
 	cache->id = ts->id;
-	cache->context_ver = ts->context_ver;
 	if (cache->is_main || in_slab_range(ts))
 		cache->watched = ts;
+}
+
+/*
+ * Whether only the context can be another one: the thread state is the one that
+ * the cache was filled for, and all but the task depends on that alone.
+ */
+static inline int same_thread_state(const struct thread_cache *cache, const PyThreadState *ts)
+{
+	return ts && cache->ts == ts && cache->id == ts->id && ts->interp == main_interpreter;
 }
 
 struct thread_cache *thread_cache_now(void)
@@ -128,6 +143,10 @@ struct thread_cache *thread_cache_now(void)
 	struct thread_cache *cache = &thread_cache;
 	PyThreadState *ts = current_thread_state();
 
+	if (likely(same_thread_state(cache, ts))) {
+		look_at_context(cache, ts);
+		return cache;
+	}
 	/* Swapped on this thread: from now on everyone asks which one is current. */
 	if (cache->ts && cache->ts != ts)
 		interpreters_are_several();
@@ -135,12 +154,23 @@ struct thread_cache *thread_cache_now(void)
 	return cache;
 }
 
+/*
+ * Mostly an event loop has switched contexts.  A thread state that may be
+ * watched is still the current one, as for thread_cache_fast(); that need not be
+ * asked for here either.
+ */
 void thread_cache_revalidate(struct thread_cache *cache)
 {
-	PyThreadState *ts = current_thread_state();
+	PyThreadState *ts = cache->ts;
 
-	if (!thread_cache_valid(cache, ts))
-		thread_cache_refresh(cache, ts);
+	if (!ts || cache->watched != ts || load_relaxed(&several_interpreters))
+		ts = current_thread_state();
+	if (likely(same_thread_state(cache, ts))) {
+		if (cache->context_ver != ts->context_ver)
+			look_at_context(cache, ts);
+	} else if (!thread_cache_valid(cache, ts)) {
+		thread_cache_refresh(cache, current_thread_state());
+	}
 }
 
 /*
@@ -163,6 +193,41 @@ struct task *thread_cache_task_without_gil(void)
 
 /* --- memberships --------------------------------------------------------- */
 
+static PyTypeObject Membership_Type;
+
+/*
+ * Memberships that are used again: not blocks, which would stay charged to
+ * whoever made them first, and keep what is left of a removed group alive.
+ */
+#define NR_SPARE 32
+
+static Membership spare[NR_SPARE];
+static Membership *spare_head; /* through ->previous */
+static int spare_used;	       /* spare[spare_used..] was never handed out */
+
+static Membership *membership_alloc(void)
+{
+	Membership *self = spare_head;
+
+	if (self)
+		spare_head = self->previous;
+	else if (spare_used < NR_SPARE)
+		self = &spare[spare_used++];
+	else
+		return PyObject_New(Membership, &Membership_Type);
+	return (Membership *)PyObject_Init((PyObject *)self, &Membership_Type);
+}
+
+static void membership_release(Membership *self)
+{
+	if (self >= spare && self < spare + NR_SPARE) {
+		self->previous = spare_head;
+		spare_head = self;
+	} else {
+		PyObject_Free(self);
+	}
+}
+
 static void membership_dealloc(Membership *self)
 {
 	struct task *task = self->task;
@@ -176,7 +241,7 @@ static void membership_dealloc(Membership *self)
 		    memcg_flag(memcg, FLAG_EMPTY))
 			reclaimer_wake();
 	}
-	PyObject_Free(self);
+	membership_release(self);
 	/* One after the other: a long chain must not become deep recursion. */
 	while (previous) {
 		Membership *next = NULL;
@@ -192,18 +257,48 @@ static void membership_dealloc(Membership *self)
 
 static PyTypeObject Membership_Type = {
 	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Membership",
-	.tp_doc = "What the private context variable holds: one entry of a group.",
+	.tp_doc = "One entry of a group.",
 	.tp_basicsize = sizeof(Membership),
 	.tp_flags = Py_TPFLAGS_DEFAULT,
 	.tp_dealloc = (destructor)membership_dealloc,
 };
 
+/* What the private variable holds. `membership` only changes in a cell that is not shared. */
+typedef struct {
+	PyObject_HEAD Membership *membership;
+} Cell;
+
+static void cell_dealloc(Cell *self)
+{
+	Py_DECREF(self->membership);
+	PyObject_Free(self);
+}
+
+static PyTypeObject Cell_Type = {
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Cell",
+	.tp_doc = "What the private context variable holds: it names a membership.",
+	.tp_basicsize = sizeof(Cell),
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_dealloc = (destructor)cell_dealloc,
+};
+
+static PyObject *cell_new(Membership *membership)
+{
+	Cell *self = PyObject_New(Cell, &Cell_Type);
+
+	if (!self)
+		return NULL;
+	Py_INCREF(membership);
+	self->membership = membership;
+	return (PyObject *)self;
+}
+
 /* What a value of the variable stands for: root's, if a program has put something else there. */
 static Membership *as_membership(PyObject *value)
 {
-	if (!value || Py_TYPE(value) != &Membership_Type)
+	if (!value || Py_TYPE(value) != &Cell_Type)
 		return root_membership;
-	return (Membership *)value;
+	return ((Cell *)value)->membership;
 }
 
 struct task *membership_task(PyObject *value)
@@ -213,7 +308,7 @@ struct task *membership_task(PyObject *value)
 
 static Membership *membership_new(struct task *task, Membership *previous)
 {
-	Membership *self = PyObject_New(Membership, &Membership_Type);
+	Membership *self = membership_alloc();
 
 	if (!self)
 		return NULL;
@@ -226,51 +321,87 @@ static Membership *membership_new(struct task *task, Membership *previous)
 	return self;
 }
 
-Membership *membership_current(void)
+Membership *membership_current(const struct thread_cache *cache)
 {
-	PyObject *value = NULL;
-
-	if (PyContextVar_Get(variable, NULL, &value) < 0)
-		PyErr_Clear();
-	Py_XDECREF(value); /* the context holds another */
-	return as_membership(value);
+	return as_membership(contextvar_get(cache->ts->context));
 }
 
 /*
- * The allocations that PyContextVar_Set makes stay with the context, so the
- * caller has the cache name the task that should pay for them: the outer one,
- * both on entering and on leaving.
+ * The allocations that are made here stay with the context, so the caller has
+ * the cache name the task that should pay for them: the outer one, both on
+ * entering and on leaving.
  */
-int membership_set(Membership *membership)
+static int give_context_cell(Membership *membership)
 {
 	struct thread_cache *cache = &thread_cache;
-	PyObject *token;
+	PyObject *token = NULL;
+	PyObject *cell;
 
 	cache->pinned++;
-	token = PyContextVar_Set(variable, (PyObject *)membership);
+	cell = cell_new(membership);
+	if (cell)
+		token = PyContextVar_Set(contextvar.variable, cell);
 	cache->pinned--;
-	if (!token)
+	Py_XDECREF(cell);
+	Py_XDECREF(token);
+	return token ? 0 : -1;
+}
+
+int membership_set(struct thread_cache *cache, Membership *membership)
+{
+	PyObject *cell = contextvar_get_unshared(cache->ts->context);
+
+	if (likely(cell && Py_TYPE(cell) == &Cell_Type)) {
+		Membership *before = ((Cell *)cell)->membership;
+
+		Py_INCREF(membership);
+		((Cell *)cell)->membership = membership;
+		cache_task(cache, membership->task);
+		Py_DECREF(before);
+		return 0;
+	}
+	if (give_context_cell(membership) < 0)
 		return -1;
-	Py_DECREF(token);
-	cache = thread_cache_get();
-	cache_task(cache, membership->task);
+	cache_task(thread_cache_get(), membership->task);
 	return 0;
+}
+
+int membership_go_back(struct thread_cache *cache, Membership *before)
+{
+	cache_task(cache, before->task);
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(cache->ts);
+	return membership_set(cache, before);
+}
+
+void charge_root_begin(void)
+{
+	struct thread_cache *cache = thread_cache_now();
+
+	cache->pinned++;
+	cache_task(cache, &region.tasks[TASK_ROOT]);
+}
+
+void charge_root_end(void)
+{
+	thread_cache.pinned--;
+	thread_cache_now();
 }
 
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 {
+	struct thread_cache *cache = thread_cache_now();
 	Membership *self;
 	struct task *task;
 	int err = 0;
 	int failed;
 
-	thread_cache_now();
 	task = task_alloc(memcg, &err);
 	if (!task) {
 		raise_errno(err);
 		return -1;
 	}
-	self = membership_new(task, membership_current());
+	self = membership_new(task, membership_current(cache));
 	if (!self) {
 		task_free(task);
 		return -1;
@@ -286,7 +417,7 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 		else
 			PyErr_Clear(); /* surrogates: it goes without a name */
 	}
-	failed = membership_set(self);
+	failed = membership_set(cache, self);
 	Py_DECREF(self);
 	return failed;
 }
@@ -299,7 +430,8 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
  */
 int group_exit(uint32_t gid, uint32_t gen)
 {
-	Membership *current = membership_current();
+	struct thread_cache *cache = thread_cache_now();
+	Membership *current = membership_current(cache);
 	Membership *self = current;
 	Membership *target;
 	int failed;
@@ -322,11 +454,8 @@ int group_exit(uint32_t gid, uint32_t gen)
 	if (!target)
 		target = root_membership;
 	Py_INCREF(target);
-	cache_task(thread_cache_now(), target->task);
-	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(PyThreadState_Get());
 	Py_INCREF(self);
-	failed = membership_set(target);
+	failed = membership_go_back(cache, target);
 	if (!failed) {
 		/*
 		 * This entry is over, here and for whoever has inherited it.  They go on
@@ -340,183 +469,48 @@ int group_exit(uint32_t gid, uint32_t gen)
 	return failed;
 }
 
-/* --- callables that carry a membership ----------------------------------- */
-
-enum binding_kind { BIND_THREAD, BIND_JOB };
-
-typedef struct {
-	PyObject_HEAD PyObject *function;
-	Membership *membership;
-	enum binding_kind kind;
-} Bound;
-
-static int bound_traverse(Bound *self, visitproc visit, void *arg)
-{
-	Py_VISIT(self->function);
-	return 0;
-}
-
-static int bound_clear(Bound *self)
-{
-	Py_CLEAR(self->function);
-	Py_CLEAR(self->membership);
-	return 0;
-}
-
-static void bound_dealloc(Bound *self)
-{
-	PyObject_GC_UnTrack(self);
-	bound_clear(self);
-	PyObject_GC_Del(self);
-}
-
-/* What _thread does with an error of a thread's function; it would name us, not the function. */
-static void report_thread_error(PyObject *function)
-{
-	if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
-		PyErr_Clear();
-		return;
-	}
-#if PY_VERSION_HEX >= 0x030D0000
-	PyErr_FormatUnraisable("Exception ignored in thread started by %R", function);
-#else
-	_PyErr_WriteUnraisableMsg("in thread started by", function);
-#endif
-}
-
-static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
-{
-	Membership *before;
-	PyObject *result;
-
-	if (!self->membership || !self->function) {
-		PyErr_SetString(PyExc_RuntimeError, "a thread's start can be called once only");
-		return NULL;
-	}
-	if (self->kind == BIND_THREAD) {
-		thread_cache_now();
-		if (membership_set(self->membership) < 0)
-			return NULL;
-		Py_CLEAR(self->membership);
-		result = PyObject_Call(self->function, args, kwargs);
-		if (!result) {
-			report_thread_error(self->function);
-			Py_RETURN_NONE;
-		}
-		return result;
-	}
-	thread_cache_now();
-	before = membership_current();
-	Py_INCREF(before);
-	if (membership_set(self->membership) < 0) {
-		Py_DECREF(before);
-		return NULL;
-	}
-	result = PyObject_Call(self->function, args, kwargs);
-	{
-		PyObject *type, *value, *traceback;
-		int failed;
-
-		PyErr_Fetch(&type, &value, &traceback);
-		cache_task(thread_cache_get(), before->task);
-		if (unlikely(load_relaxed(&limits_armed)))
-			limits_context_changed(PyThreadState_Get());
-		failed = membership_set(before);
-		Py_DECREF(before);
-		if (failed) {
-			Py_XDECREF(type);
-			Py_XDECREF(value);
-			Py_XDECREF(traceback);
-			Py_CLEAR(result);
-			return NULL;
-		}
-		PyErr_Restore(type, value, traceback);
-	}
-	return result;
-}
-
-/* Looks like the function it carries. */
-static PyObject *bound_getattr(Bound *self, PyObject *name)
-{
-	if (!self->function)
-		return PyObject_GenericGetAttr((PyObject *)self, name);
-	return PyObject_GetAttr(self->function, name);
-}
-
-static PyObject *bound_repr(Bound *self)
-{
-	return PyObject_Repr(self->function ? self->function : Py_None);
-}
-
-static PyTypeObject Bound_Type = {
-	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.Bound",
-	.tp_doc = "A callable that runs in the group of whoever made it.",
-	.tp_basicsize = sizeof(Bound),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-	.tp_dealloc = (destructor)bound_dealloc,
-	.tp_traverse = (traverseproc)bound_traverse,
-	.tp_clear = (inquiry)bound_clear,
-	.tp_call = (ternaryfunc)bound_call,
-	.tp_getattro = (getattrofunc)bound_getattr,
-	.tp_repr = (reprfunc)bound_repr,
-};
-
-PyObject *context_bind(PyObject *function, const char *how)
-{
-	Bound *self;
-
-	if (!PyCallable_Check(function)) {
-		PyErr_Format(PyExc_TypeError, "a callable is needed, not %R", function);
-		return NULL;
-	}
-	self = PyObject_GC_New(Bound, &Bound_Type);
-	if (!self)
-		return NULL;
-	self->kind = how[0] == 't' ? BIND_THREAD : BIND_JOB;
-	self->membership = how[0] == 'r' ? root_membership : membership_current();
-	Py_INCREF(self->membership);
-	Py_INCREF(function);
-	self->function = function;
-	PyObject_GC_Track(self);
-	return (PyObject *)self;
-}
-
 PyObject *context_variable(void)
 {
-	return variable;
+	return contextvar.variable;
 }
 
 int context_add_types(PyObject *module)
 {
 	(void)module;
-	return PyType_Ready(&Membership_Type) < 0 || PyType_Ready(&Bound_Type) < 0 ? -1 : 0;
+	if (PyType_Ready(&Membership_Type) < 0 || PyType_Ready(&Cell_Type) < 0)
+		return -1;
+	return bound_add_type();
 }
 
-/* On the thread that enables objcg; the main thread is asked from `threading` by the caller. */
+/*
+ * CPython's main thread: it made the first thread state, and the one that is left
+ * in a forked child.  (threading.main_thread() says the same, but a program need
+ * not have imported that.)
+ */
+static unsigned long find_main_thread(void)
+{
+	PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+	PyThreadState *oldest = ts;
+
+	for (; ts; ts = PyThreadState_Next(ts))
+		if (ts->id < oldest->id)
+			oldest = ts;
+	return oldest->thread_id;
+}
+
 int context_init(void)
 {
-	PyObject *threading = PyImport_ImportModule("threading");
-	PyObject *thread = threading ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
-	PyObject *ident = thread ? PyObject_GetAttrString(thread, "ident") : NULL;
-
-	Py_XDECREF(threading);
-	Py_XDECREF(thread);
-	if (!ident)
-		return -1;
-	main_thread = PyLong_AsUnsignedLong(ident);
-	Py_DECREF(ident);
-	if (PyErr_Occurred())
-		return -1;
+	main_thread = find_main_thread();
 	main_interpreter = PyInterpreterState_Main();
 	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL);
 	if (!root_membership)
 		return -1;
-	variable = PyContextVar_New("objcg", NULL);
-	return variable ? 0 : -1;
+	return contextvar_prepare();
 }
 
 void context_after_fork_child(void)
 {
 	main_thread = PyThread_get_thread_ident();
-	thread_cache.is_main = 1;
+	thread_cache_forget(&thread_cache);
+	thread_cache_now();
 }

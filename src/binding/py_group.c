@@ -1,7 +1,9 @@
-/* GroupBase: a handle on a group; entering and leaving it. */
+/* GroupBase: a handle on a group; entering and leaving it, and its knobs. */
 #include "binding.h"
 
 #include <errno.h>
+#include <stddef.h>
+#include <structmember.h>
 #include <string.h>
 
 PyObject *raise_errno(int negative_errno)
@@ -45,58 +47,40 @@ struct mem_cgroup *memcg_from_object(PyObject *object)
 
 static PyObject *group_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	struct mem_cgroup *memcg = NULL;
-	PyObject *parent;
-	PyObject *name;
-	GroupBase *self;
-	int err;
-
-	if (!in_main_interpreter())
-		return NULL;
-	if (kwargs && PyDict_GET_SIZE(kwargs)) {
-		PyErr_SetString(PyExc_TypeError, "GroupBase takes no keyword arguments");
-		return NULL;
-	}
-	if (!PyArg_ParseTuple(args, "OU", &parent, &name))
-		return NULL;
-	if (!hooks_installed()) {
-		PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled");
-		return NULL;
-	}
-	self = (GroupBase *)type->tp_alloc(type, 0);
-	if (!self)
-		return NULL;
-	if (parent == Py_None) {
-		memcg = memcg_from_id(MEMCG_ROOT);
-	} else if (PyObject_TypeCheck(parent, &GroupBase_Type)) {
-		struct mem_cgroup *up = group_memcg(parent);
-		Py_ssize_t len;
-		const char *text = up ? PyUnicode_AsUTF8AndSize(name, &len) : NULL;
-
-		if (!text)
-			goto failed;
-		settle();
-		err = memcg_create(up, text, (size_t)len, &memcg);
-		if (err < 0) {
-			raise_errno(err);
-			goto failed;
-		}
-	} else {
-		PyErr_Format(PyExc_TypeError, "the parent must be a group or None, not %R", parent);
-		goto failed;
-	}
-	self->gid = memcg_id(memcg);
-	self->gen = load_relaxed(&memcg->gen);
-	self->uid = memcg->uid;
-	return (PyObject *)self;
-
-failed:
-	Py_DECREF(self);
+	(void)type;
+	(void)args;
+	(void)kwargs;
+	PyErr_SetString(PyExc_TypeError,
+			"groups are made by objcg.group(path), not by calling Group");
 	return NULL;
 }
 
-/* For methods that Python code does not wrap: objcg.GroupRemoved, not a plain OSError. */
-static struct mem_cgroup *group_memcg_or_removed(PyObject *self)
+static int group_traverse(GroupBase *self, visitproc visit, void *arg)
+{
+	Py_VISIT(self->parent);
+	Py_VISIT(self->children);
+	Py_VISIT(self->callbacks);
+	return 0;
+}
+
+static int group_clear(GroupBase *self)
+{
+	Py_CLEAR(self->children);
+	Py_CLEAR(self->callbacks);
+	return 0;
+}
+
+static void group_dealloc(GroupBase *self)
+{
+	PyObject_GC_UnTrack(self);
+	group_clear(self);
+	Py_CLEAR(self->name);
+	Py_CLEAR(self->path);
+	Py_CLEAR(self->parent);
+	Py_TYPE(self)->tp_free(self);
+}
+
+struct mem_cgroup *group_memcg_or_removed(PyObject *self)
 {
 	struct mem_cgroup *memcg = group_memcg(self);
 	PyObject *errors;
@@ -115,7 +99,7 @@ static struct mem_cgroup *group_memcg_or_removed(PyObject *self)
 	return NULL;
 }
 
-static PyObject *group_enter_method(PyObject *self, PyObject *unused)
+PyObject *group_enter_method(PyObject *self, PyObject *unused)
 {
 	struct mem_cgroup *memcg = group_memcg_or_removed(self);
 
@@ -126,7 +110,7 @@ static PyObject *group_enter_method(PyObject *self, PyObject *unused)
 	return self;
 }
 
-static PyObject *group_exit_method(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+PyObject *group_exit_method(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
 {
 	GroupBase *self = (GroupBase *)object;
 
@@ -245,8 +229,7 @@ static PyObject *group_current(PyObject *self, PyObject *unused)
 	return PyLong_FromLongLong(memcg_current(memcg));
 }
 
-/* Nothing of the group stays in stock. */
-static void drain_stocks_of(const struct mem_cgroup *memcg)
+void drain_stocks_of(const struct mem_cgroup *memcg)
 {
 	stock_drain_subtree(gil_cpu, memcg);
 	raw_lock();
@@ -305,25 +288,6 @@ static PyObject *group_reset_peak(PyObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
-static PyObject *group_remove(PyObject *self, PyObject *force)
-{
-	struct mem_cgroup *memcg = group_memcg(self);
-	int forced = PyObject_IsTrue(force);
-	int err;
-
-	if (!memcg || forced < 0)
-		return NULL;
-	/* Force moves the group's tasks. */
-	if (!(load_relaxed(&region.header->flags) & REGION_MIGRATION))
-		forced = 0;
-	/* Without blocks its objcg can then go at once. */
-	drain_stocks_of(memcg);
-	err = memcg_remove(memcg, forced);
-	if (err < 0)
-		return raise_errno(err);
-	Py_RETURN_NONE;
-}
-
 static PyObject *group_get_id(PyObject *self, void *closure)
 {
 	(void)closure;
@@ -369,12 +333,23 @@ static PyGetSetDef group_getset[] = {
 	{NULL, NULL, NULL, NULL, NULL},
 };
 
+#define MEMBER(name) {"_" #name, T_OBJECT_EX, offsetof(GroupBase, name), READONLY, NULL}
+
+static PyMemberDef group_members[] = {
+	MEMBER(name),	  MEMBER(path),	     MEMBER(parent),
+	MEMBER(children), MEMBER(callbacks), {NULL, 0, 0, 0, NULL},
+};
+
 PyTypeObject GroupBase_Type = {
 	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "objcg._core.GroupBase",
 	.tp_doc = "A handle on a group.",
 	.tp_basicsize = sizeof(GroupBase),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
 	.tp_new = group_new,
+	.tp_dealloc = (destructor)group_dealloc,
+	.tp_traverse = (traverseproc)group_traverse,
+	.tp_clear = (inquiry)group_clear,
+	.tp_members = group_members,
 	.tp_methods = group_methods,
 	.tp_getset = group_getset,
 };

@@ -355,13 +355,15 @@ PyMODINIT_FUNC PyInit__core(void)
 {
 	PyObject *module;
 
-	if (PyType_Ready(&GroupBase_Type) < 0 || PyType_Ready(&TaskBase_Type) < 0)
+	if (PyType_Ready(&GroupBase_Type) < 0 || with_prepare() < 0 ||
+	    PyType_Ready(&TaskBase_Type) < 0)
 		return NULL;
 	module = PyModule_Create(&definition);
 	if (!module)
 		return NULL;
 	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
 	    PyModule_AddFunctions(module, reclaimer_methods) < 0 ||
+	    PyModule_AddFunctions(module, tree_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_methods) < 0 ||
 	    PyModule_AddFunctions(module, outside_methods) < 0 || add_layout(module) < 0)

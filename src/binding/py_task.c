@@ -127,7 +127,10 @@ static PyObject *task_move_method(PyObject *object, PyObject *group)
 	if (!(load_relaxed(&region.header->flags) & REGION_MIGRATION))
 		return raise_errno(-EPERM);
 	if (!PyObject_TypeCheck(group, &GroupBase_Type)) {
-		PyErr_Format(PyExc_TypeError, "a task is moved to a Group, not to %R", group);
+		PyErr_Format(PyExc_TypeError,
+			     "a task can be moved to a Group, not to %R; get one by "
+			     "objcg.group(path)",
+			     group);
 		return NULL;
 	}
 	memcg = group_memcg(group);

@@ -16,7 +16,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define GROWTH_STEP ((size_t)16 << 10)
+#define GROWTH_STEP_MAX ((size_t)16 << 10)
 #define PAGE ((size_t)4096)
 
 struct region region;
@@ -234,6 +234,19 @@ int region_create(const char *path, const char *command, const char *python)
 	return 0;
 }
 
+/*
+ * How far a section is backed: in whole pages, which is enough for most programs,
+ * and an eighth beyond what is wanted where there are hundreds of groups.
+ */
+static size_t growth_end(size_t want)
+{
+	size_t step = want / 8;
+
+	if (step > GROWTH_STEP_MAX)
+		step = GROWTH_STEP_MAX;
+	return (want + step + PAGE - 1) & ~(PAGE - 1);
+}
+
 int region_reserve(enum region_section i, uint32_t nr)
 {
 	struct section_header *section = &region.header->sections[i];
@@ -244,7 +257,7 @@ int region_reserve(enum region_section i, uint32_t nr)
 	if (want > backed[i]) {
 		size_t room = ((size_t)section->capacity * section->record_size + PAGE - 1) &
 			      ~(PAGE - 1);
-		size_t end = (want + GROWTH_STEP - 1) & ~(GROWTH_STEP - 1);
+		size_t end = growth_end(want);
 		char *base = (char *)region.header + section->offset;
 
 		if (end > room)

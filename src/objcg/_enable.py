@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import sys
-import threading
-import warnings
+from _thread import allocate_lock
 
 from . import _core, _inherit, _location, _registry, limits
 from .errors import EnableError
-from .group import bind_root
+from .group import Group
 from .task import Task
 
 _OLDEST = (3, 10)
@@ -20,7 +18,7 @@ _NEWEST = (3, 13)
 # The room for it in the region's header, in bytes of UTF-8.
 _COMMAND_BYTES = 3072
 
-_lock = threading.Lock()
+_lock = allocate_lock()
 # What enable() was called with; None before.
 _migration: bool | None = None
 _warned = False
@@ -56,7 +54,7 @@ def enable(*, migration: bool = True) -> None:
         _check_platform()
         no_file = _install(migration=bool(migration))
         _migration = bool(migration)
-        bind_root()
+        _registry.begin(Group)
         _inherit.install()
         atexit.register(_core.at_root(_at_exit))
         os.register_at_fork(after_in_child=_after_fork)
@@ -122,6 +120,8 @@ def _warn(error: OSError) -> None:
     if _warned:
         return
     _warned = True
+    import warnings
+
     warnings.warn(
         f"objcg has no region file ({error.strerror or error}): limits work, but 'objcg tree' and "
         "the like cannot look into this process; set OBJCG_DIR to a folder of yours with mode 0700",
@@ -136,12 +136,13 @@ def _at_exit() -> None:
     _core.mark_exited()
     path = _core.region_path()
     if path is not None:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)
+        except OSError:
+            pass
 
 
 def _after_fork() -> None:
-    _registry.renew_lock()
     no_file = None
     try:
         _core.after_fork_child(_location.new_file())

@@ -11,10 +11,7 @@ one would keep that job's group from ever being empty.
 
 from __future__ import annotations
 
-import _thread
-import functools
 import sys
-import threading
 
 from . import _core
 
@@ -29,13 +26,14 @@ if TYPE_CHECKING:
 _POOL = "concurrent.futures.thread"
 
 # The same function goes by several names, and keeps doing so. The private ones of `threading` are
-# what Thread.start() calls: up to Python 3.12 the first, from 3.13 on the second.
+# what Thread.start() calls: up to Python 3.12 the first, from 3.13 on the second. That module takes
+# them from `_thread` when it is imported; if it is not yet, it will find them replaced.
 _STARTERS = (
-    (_thread, "start_new_thread"),
-    (_thread, "start_new"),
-    (_thread, "start_joinable_thread"),
-    (threading, "_start_new_thread"),
-    (threading, "_start_joinable_thread"),
+    ("_thread", "start_new_thread"),
+    ("_thread", "start_new"),
+    ("_thread", "start_joinable_thread"),
+    ("threading", "_start_new_thread"),
+    ("threading", "_start_joinable_thread"),
 )
 
 
@@ -46,7 +44,8 @@ _POOL_THREADS = frozenset({"anyio._backends._asyncio", "anyio._backends._trio"})
 def install() -> None:
     """Make threads and pool jobs inherit. To be called once."""
     wrappers: dict[Any, Any] = {}
-    for module, name in _STARTERS:
+    for module_name, name in _STARTERS:
+        module = sys.modules.get(module_name)
         original = getattr(module, name, None)
         if original is not None:
             if original not in wrappers:
@@ -66,7 +65,11 @@ class _Starter:
 
     def __init__(self, start: Callable[..., Any]) -> None:
         self._start = start
-        functools.update_wrapper(self, start)
+        # as functools.update_wrapper() does, for which a program would have to import functools
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            if hasattr(start, name):
+                setattr(self, name, getattr(start, name))
+        self.__wrapped__ = start
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # anything else is for the original to complain about
@@ -85,6 +88,8 @@ def _is_of_pool(function: object) -> bool:
 
 
 def _patch_pool(module: types.ModuleType) -> None:
+    import functools  # which the pool's module has imported
+
     item = module._WorkItem
     executor = module.ThreadPoolExecutor
     original_init = item.__init__

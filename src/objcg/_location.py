@@ -6,7 +6,6 @@ followed; so it has to be a real directory, ours alone, or it is not used.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -67,8 +66,10 @@ def make_folder() -> str:
         try:
             if os.environ.get("OBJCG_DIR"):
                 os.makedirs(os.path.dirname(folder), exist_ok=True)
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.mkdir(folder, 0o700)
+            except FileExistsError:
+                pass
             _check(folder)
             if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "it cannot be written to")
@@ -104,8 +105,10 @@ def new_file() -> str:
     prune(folder)
     path = os.path.join(folder, f"{pid}-{started}.region")
     # One that exists was left by this very process, before it called exec().
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        pass
     return path
 
 
@@ -130,12 +133,16 @@ def prune(folder: str, kept: int = KEPT) -> None:
         return
     for file in found:
         if not is_running(file):
-            with contextlib.suppress(OSError):
+            try:
                 dead.append((os.lstat(file.path).st_mtime_ns, file.path))
+            except OSError:
+                pass
     dead.sort(reverse=True)
     for _, path in dead[kept:]:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)
+        except OSError:  # noqa: PERF203  # few are
+            pass
 
 
 def is_running(file: RegionFile) -> bool:

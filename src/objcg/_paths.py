@@ -41,11 +41,6 @@ def split(path: object) -> tuple[str, ...]:
     return parts
 
 
-def join(parent: str, name: str) -> str:
-    """Return the path of the group called `name` in the group at `parent`."""
-    return f"{parent}{name}" if parent == "/" else f"{parent}/{name}"
-
-
 def _fault(part: str) -> str | None:
     if not part:
         return "an empty part"

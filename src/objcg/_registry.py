@@ -1,9 +1,8 @@
-"""The living groups by id, and the lock under which the tree of `Group` objects changes."""
+"""The living groups by id."""
 
 from __future__ import annotations
 
-import threading
-
+from . import _core
 from ._paths import MAX_DEPTH
 
 TYPE_CHECKING = False
@@ -15,31 +14,13 @@ if TYPE_CHECKING:
 ROOT_ID = 1
 _ATTEMPTS = 2 * MAX_DEPTH
 
+# kept by the core, which makes and removes groups
 _groups: dict[int, Group] = {}
-# Re-entrant: a collection inside the lock may run a finaliser that makes or removes a group.
-_lock = threading.RLock()
 
 
-def lock() -> threading.RLock:
-    """Return the lock to hold while groups are added or removed."""
-    return _lock
-
-
-def renew_lock() -> None:
-    """Replace the lock: in a forked child nobody is left to release the old one."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
-
-
-def add(group: Group) -> None:
-    """Make `group` known. The caller holds the lock."""
-    _groups[group.id] = group
-
-
-def discard(group: Group) -> None:
-    """Forget `group`, unless its id is another's already. The caller holds the lock."""
-    if _groups.get(group.id) is group:
-        del _groups[group.id]
+def begin(group_type: type[Group]) -> None:
+    """Make the root's group. For enable() only."""
+    _core.bind_root(group_type, _groups)
 
 
 def get(gid: int) -> Group | None:

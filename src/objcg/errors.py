@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 
 from . import _core, _registry
@@ -10,7 +9,7 @@ from ._sizes import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
 
     from .group import Group
     from .task import Task
@@ -103,12 +102,22 @@ def removed(group: Group) -> GroupRemoved:
     return GroupRemoved(errno.ENODEV, f"group {group.path} was removed")
 
 
-@contextlib.contextmanager
-def translated(group: Group) -> Iterator[None]:
+class translated:  # noqa: N801  # used as a function is
     """Give ENODEV, as the core reports it for an operation on `group`, its public type."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENODEV:
-            raise removed(group) from None
-        raise
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc_value, OSError) and exc_value.errno == errno.ENODEV:
+            raise removed(self._group) from None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import functools
 
 from . import _core, _paths, _registry, limits
-from .errors import GroupBusy, MigrationForbidden, translated
+from .errors import GroupBusy, MigrationForbidden, removed, translated
 from .memory import Memory, check, write
 
 TYPE_CHECKING = False
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal, NoReturn, TypedDict, TypeVar
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from ._sizes import Size
     from .reclaim import Handle
@@ -40,17 +39,6 @@ class Group(_core.GroupBase):
         uid: a number no other group of this process ever has.
         online: False once the group was removed.
     """
-
-    _name: str
-    _path: str
-    _parent: Group | None
-    _children: dict[str, Group]
-    _callbacks: list[limits.Callback]
-
-    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        """Refuse: the tree has one group for each path."""
-        msg = "groups are made by objcg.group(path), not by calling Group"
-        raise TypeError(msg)
 
     def __reduce__(self) -> NoReturn:
         """Refuse: a group belongs to its process."""
@@ -115,26 +103,19 @@ class Group(_core.GroupBase):
         `force` would have to move tasks after ``objcg.enable(migration=False)``; GroupRemoved when
         it is gone already; and PermissionError for root.
         """
-        # at root: a task over its limit must not get its error between the two halves of a removal
-        _core.at_root(self._detach)(force=force)
+        try:
+            self._remove(force)
+        except OSError as error:
+            raise self._refusal(error, force=force) from None
 
-    def _detach(self, *, force: bool) -> None:
-        parent = self._parent
-        if parent is None:
-            raise PermissionError(errno.EPERM, "the root group cannot be removed")
-        with _registry.lock(), translated(self):
-            try:
-                self._remove(force)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise self._busy(force=force) from None
-            _registry.discard(self)
-            if parent._children.get(self._name) is self:
-                del parent._children[self._name]
-            self._callbacks.clear()
-
-    def _busy(self, *, force: bool) -> GroupBusy | MigrationForbidden:
+    def _refusal(self, error: OSError, *, force: bool) -> OSError:
+        """Return what `remove` raises for an error of the core."""
+        if self._parent is None:
+            return PermissionError(errno.EPERM, "the root group cannot be removed")
+        if error.errno == errno.ENODEV:
+            return removed(self)
+        if error.errno != errno.EBUSY:
+            return error
         reading = self._read()
         if force and not reading["children"]:
             msg = (
@@ -166,7 +147,9 @@ class Group(_core.GroupBase):
         The task has the function's qualified name. Raises TypeError for what this cannot work
         for: generators, classes, and the objects made by staticmethod and classmethod.
         """
-        import inspect  # large, and a program that decorates nothing needs none
+        # large, and a program that decorates nothing needs none
+        import functools
+        import inspect
 
         self._check_decorated(fn)
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
@@ -214,32 +197,6 @@ class Group(_core.GroupBase):
         return f"<Group {self._path}>" if self.online else f"<Group {self._path} (removed)>"
 
 
-def _make(parent: Group | None, name: str) -> Group:
-    group: Group = _core.GroupBase.__new__(Group, parent, name)
-    group._name = name
-    group._parent = parent
-    group._path = "/" if parent is None else _paths.join(parent._path, name)
-    group._children = {}
-    group._callbacks = []
-    return group
-
-
-def bind_root() -> None:
-    """Make the Group of the root record. For enable() only."""
-    _registry.add(_make(None, ""))
-
-
-def _child(parent: Group, name: str) -> Group:
-    with _registry.lock():
-        group = parent._children.get(name)
-        if group is None:
-            with translated(parent):
-                group = _make(parent, name)
-            _registry.add(group)
-            parent._children[name] = group
-        return group
-
-
 def group(path: str, **memory: Unpack[_Knobs]) -> Group:
     """Return the group at `path`; it, and its parents, are made when they do not exist.
 
@@ -248,12 +205,15 @@ def group(path: str, **memory: Unpack[_Knobs]) -> Group:
     Raises TypeError or ValueError for a bad path, knob or size, before anything is made;
     EnableError before enable(); and OSError (ENOSPC, ENOMEM) when there is no room for a group.
     """
-    parts = _paths.split(path)
-    values = check(memory)  # type: ignore[arg-type]  # a TypedDict is a dict
-    found = _registry.root()
-    for name in parts:
-        # at root: the tree's own objects are nobody's, and see remove()
-        found = found._children.get(name) or _core.at_root(_child)(found, name)
+    values = None
+    if memory:
+        _paths.split(path)
+        values = check(memory)  # type: ignore[arg-type]  # a TypedDict is a dict
+    found = _core.group_at(path)
+    if found is None:
+        _paths.split(path)
+        _registry.root()
+        raise AssertionError(path)  # one of the two has said what is wrong
     if values:
         write(found, values)
     return found

@@ -10,7 +10,6 @@ ENODEV, and there is nothing left to do for that group.
 
 from __future__ import annotations
 
-import collections
 import errno
 import sys
 
@@ -55,7 +54,7 @@ class Callback:
 
 
 # What happened on other threads, for callbacks only: the reclaimer thread calls them.
-_notices: collections.deque[tuple[Group, str]] = collections.deque()
+_notices: list[tuple[Group, str]] = []
 _started = False
 
 
@@ -163,7 +162,7 @@ def service() -> None:
                 handled.add((group, event))
                 _serve(group, event)
         while _notices:
-            group, event = _notices.popleft()
+            group, event = _notices.pop(0)
             if (group, event) not in handled:
                 _notify(group, event)
     except BaseException as error:  # noqa: BLE001  # the core has nobody to give it to

@@ -41,12 +41,6 @@ class Task(_core.TaskBase):
         ``objcg.enable(migration=False)``, and GroupRemoved when the group was removed or the task
         has ended.
         """
-        from .group import Group  # group needs this module
-
-        given: object = group
-        if not isinstance(given, Group):
-            msg = f"a task can be moved to a Group, not to {group!r}; get one by objcg.group(path)"
-            raise TypeError(msg)
         try:
             self._move(group)
         except PermissionError as error:

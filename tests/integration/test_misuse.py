@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import sys
@@ -216,3 +217,25 @@ with objcg.group("/work", max="100K"):
         print("limited")
 """)
     assert words == ["refused", "limited"]
+
+
+def test_what_with_calls_is_a_method_like_any_other(fresh_group: objcg.Group) -> None:
+    enter, leave = fresh_group.__enter__, fresh_group.__exit__
+    assert (enter.__name__, leave.__name__) == ("__enter__", "__exit__")
+    assert enter.__self__ is fresh_group
+    assert repr(enter).startswith("<built-in method __enter__ of Group object")
+    assert (enter, hash(enter)) == (fresh_group.__enter__, hash(fresh_group.__enter__))
+    assert enter not in {leave, objcg.root.__enter__, None}
+    with pytest.raises(TypeError, match="takes no arguments"):
+        enter(1)
+    with pytest.raises(TypeError, match="no keyword arguments"):
+        leave(exc_type=None)
+    kept = [fresh_group.__enter__ for _ in range(100)]  # more than are used again
+    assert kept[0]() is fresh_group
+    del kept
+    assert objcg.current_group() is fresh_group
+    leave(None, None, None)
+    with contextlib.ExitStack() as stack:  # takes them from the type
+        assert stack.enter_context(fresh_group) is fresh_group
+        assert objcg.current_group() is fresh_group
+    assert objcg.current_group() is objcg.root
