@@ -113,6 +113,8 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 		return;
 	}
 	cache->cpu = cpu_of_thread_state(ts);
+	if (unlikely(ts->context_ver < CONTEXT_VER_RANGE))
+		thread_state_watch(ts);
 	if (ts->interp != main_interpreter) {
 		cache_task(cache, &region.tasks[TASK_ROOT]);
 		cache->is_main = 0;
@@ -121,8 +123,6 @@ void thread_cache_refresh(struct thread_cache *cache, PyThreadState *ts)
 		cache->is_main = PyThread_get_thread_ident() == main_thread;
 		look_at_context(cache, ts);
 	}
-	if (unlikely(ts->context_ver < CONTEXT_VER_RANGE))
-		thread_state_watch(ts);
 	cache->ts = ts;
 	cache->id = ts->id;
 	if (cache->is_main || in_slab_range(ts))
@@ -156,14 +156,15 @@ struct thread_cache *thread_cache_now(void)
 
 /*
  * Mostly an event loop has switched contexts.  A thread state that may be
- * watched is still the current one, as for thread_cache_fast(); that need not be
- * asked for here either.
+ * watched, and was not freed (thread_state_freed), is still the current one, as
+ * for thread_cache_fast(); that need not be asked for here either.
  */
 void thread_cache_revalidate(struct thread_cache *cache)
 {
 	PyThreadState *ts = cache->ts;
 
-	if (!ts || cache->watched != ts || load_relaxed(&several_interpreters))
+	if (!ts || cache->watched != ts || ts->context_ver < CONTEXT_VER_RANGE ||
+	    load_relaxed(&several_interpreters))
 		ts = current_thread_state();
 	if (likely(same_thread_state(cache, ts))) {
 		if (cache->context_ver != ts->context_ver)

@@ -188,7 +188,7 @@ struct task {
 
 /* --- region: cpu --------------------------------------------------------- */
 
-#define NR_STOCKS 64u
+#define NR_STOCKS 128u
 
 struct stock {
 	_Atomic uint32_t key; /* objcg id << 1: compares unequal to a reference with OBJCG_UPDATE */

@@ -114,7 +114,7 @@ GROUP_GEN = 4
 TASK_GEN = 8
 TASK_REQUEST = 104
 
-STOCKS = 64
+STOCKS = 128
 CPU = Record(64 + STOCKS * 64, {"state": (0, "I")})
 
 # A slot of a cpu record, from byte 64 on. The key is an objcg's id << 1.

@@ -189,7 +189,7 @@ static void free_the_last_block(int signal, siginfo_t *info, void *context)
  * The reaper looks at cpus one after the other; the page of the last one's slot
  * is made inaccessible, so that it stops there, and what another cpu might do
  * in that moment is done.  Slots from the 61st on are on a page of their own
- * for the third cpu (records of 4,160 bytes, from the start of a page).
+ * for the third cpu (records of 8,256 bytes, from the start of a page).
  */
 static void not_twice_where_the_last_block_is_freed_while_the_reaper_looks(void)
 {
@@ -330,11 +330,12 @@ static void records_stay_few_while_others_charge_the_groups_that_go(void)
 		pthread_join(threads[i], NULL);
 	settle_now();
 	/*
-	 * Alive at a time: 16 blocks and 64 slots in each thread, and what one
+	 * Alive at a time: 16 blocks and the slots in each thread, and what one
 	 * section of each holds up.  A section may be off its processor for some
 	 * hundred rounds (a time slice), hence the factor.
 	 */
-	check_compare(section_used(SECTION_OBJCG), <=, few + 2 * (16 + 64) + (uint32_t)rounds / 4);
+	check_compare(section_used(SECTION_OBJCG), <=,
+		      few + 2 * (16 + NR_STOCKS) + (uint32_t)rounds / 4);
 	check_equal(load_relaxed(&root_memcg()->nr_dying), 0);
 	for (int i = 0; i < 2; i++)
 		task_free(tasks[i]);

@@ -116,11 +116,11 @@ static void the_layout_is_version_1(void)
 	check_field(task, name_len, 28, 4);
 	check_field(task, name, 32, 64);
 
-	check_equal(sizeof(struct cpu_record), 4160);
+	check_equal(sizeof(struct cpu_record), 8256);
 	check_field(cpu_record, state, 0, 4);
 	check_field(cpu_record, kind, 4, 4);
 	check_field(cpu_record, section, 8, 8);
-	check_field(cpu_record, stocks, 64, 4096);
+	check_field(cpu_record, stocks, 64, 8192);
 	check_equal(sizeof(struct stock), 64);
 	check_field(stock, key, 0, 4);
 	check_field(stock, bytes, 8, 8);

@@ -181,7 +181,7 @@ def test_threads_come_and_go_and_leave_nothing_in_their_stocks(fresh_group: objc
     gc.collect()
     assert 0 <= fresh_group.memory.current <= RESIDUE
     assert objcg.audit().drift == 0
-    # 2000 threads. A record with stocks has 4160 bytes: not used again, they would come to 8 MB.
+    # 2000 threads. A record with stocks has 8256 bytes: not used again, they would come to 16 MB.
     assert resident() - before < 4 * MIB
 
 

@@ -6,7 +6,7 @@ import os
 import struct
 
 NO_LIMIT = 2**63 - 1
-RECORD_SIZES = (512, 64, 128, 4160)
+RECORD_SIZES = (512, 64, 128, 8256)
 CAPACITY = 64
 GROUPS, OBJCGS, TASKS, CPUS = range(4)
 
