@@ -42,6 +42,7 @@ struct thread_cache {
 	uint64_t id;
 	uint64_t context_ver;
 	struct task *task;
+	uint64_t row; /* offset in a cpu of the task's current slabs: see charged_alloc() */
 	struct cpu *cpu;
 	uint32_t task_gen;
 	int is_main; /* CPython's main thread: -1 not known yet */
@@ -81,6 +82,14 @@ static inline int thread_cache_valid(const struct thread_cache *cache, const PyT
 static inline int thread_cache_fast(const struct thread_cache *cache)
 {
 	return likely(cache->context_ver == cache->watched->context_ver);
+}
+
+/* Where the current slabs are for the objcg that the task has now. */
+static inline void thread_cache_set_row(struct thread_cache *cache)
+{
+	cache->row = offsetof(struct cpu, heap) + offsetof(struct heap, current) +
+		     slab_row(load_relaxed(&cache->task->objcg)) *
+			     sizeof(((struct heap *)0)->current[0]);
 }
 
 static inline void thread_cache_forget(struct thread_cache *cache)

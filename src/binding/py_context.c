@@ -87,6 +87,7 @@ void thread_state_freed(void *p)
 static void cache_task(struct thread_cache *cache, struct task *task)
 {
 	cache->task = task;
+	thread_cache_set_row(cache);
 	cache->task_gen = load_relaxed(&task->gen);
 }
 

@@ -136,6 +136,7 @@ static __attribute__((noinline)) void *alloc_next(enum domain domain, size_t siz
 	struct cpu *cpu = load_relaxed(&fast_cpu);
 	void *p = NULL;
 
+	thread_cache_set_row(cache); /* in case the task was moved */
 	if (unlikely(load_relaxed(&several_interpreters))) {
 		thread_cache_revalidate(cache);
 		cpu = cache->cpu ? cache->cpu : &no_cpu;
@@ -150,6 +151,11 @@ static __attribute__((noinline)) void *alloc_next(enum domain domain, size_t siz
 	if (unlikely(!p))
 		return alloc_slow(domain, size, zero);
 	return zero ? memset(p, 0, size) : p;
+}
+
+static inline struct slab *const *current_slabs(void)
+{
+	return (struct slab *const *)((char *)load_relaxed(&fast_cpu) + thread_cache.row);
 }
 
 static __attribute__((noinline)) void *alloc_mixed(enum domain domain, size_t size, bool zero)
@@ -169,8 +175,7 @@ static inline void *alloc_cached(enum domain domain, size_t size, bool zero)
 
 	if (unlikely(size - 1 >= SLAB_SMALL_MAX))
 		return alloc_next(domain, size, zero);
-	p = charged_alloc(load_relaxed(&fast_cpu), load_relaxed(&thread_cache.task->objcg), domain,
-			  size);
+	p = charged_alloc(current_slabs(), load_relaxed(&thread_cache.task->objcg), domain, size);
 	if (unlikely(!p))
 		return alloc_mixed(domain, size, zero);
 	return zero ? memset(p, 0, size) : p;

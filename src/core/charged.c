@@ -17,7 +17,7 @@ void *charged_alloc_next(struct cpu *cpu, uint32_t reference, enum domain domain
 void *charged_alloc_medium(struct cpu *cpu, uint32_t reference, enum domain domain, size_t size)
 {
 	size_t bytes = (size + 15) & ~(size_t)15;
-	struct slab *slab = cpu->heap.current[medium_class(bytes)];
+	struct slab *slab = cpu->heap.current[0][medium_class(bytes)];
 	void *block = slab->free;
 
 	if (unlikely(!block) || unlikely(!consume_stock(cpu, reference, domain, (int64_t)bytes)))

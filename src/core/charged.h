@@ -14,16 +14,17 @@
 
 /*
  * A block of a small class, of `size` bytes, for the objcg that `reference`
- * names: a task's reference as loaded, with its flag.
+ * names: a task's reference as loaded, with its flag.  `row` is of the current
+ * slabs of the caller's cpu; in another than the reference's there is nothing.
  *
  * No flagged reference equals a slab's owner (of OWNER_MIXED see there), so the
  * flag needs no test of its own; nor does 0, since a slab without an owner has no
  * stock.  An objcg that has bytes in stock cannot be recycled: hence no section.
  */
-static inline void *charged_alloc(struct cpu *cpu, uint32_t reference, enum domain domain,
+static inline void *charged_alloc(struct slab *const *row, uint32_t reference, enum domain domain,
 				  size_t size)
 {
-	struct slab *slab = cpu->heap.current[small_class(size)];
+	struct slab *slab = row[small_class(size)];
 	void *block = slab->free;
 
 	if (unlikely(!block) || unlikely(load_relaxed(&slab->owner) != reference) ||
@@ -37,7 +38,7 @@ static inline void *charged_alloc(struct cpu *cpu, uint32_t reference, enum doma
 static inline void *charged_alloc_mixed(struct cpu *cpu, uint32_t reference, enum domain domain,
 					size_t size)
 {
-	struct slab *slab = cpu->heap.current[small_class(size)];
+	struct slab *slab = cpu->heap.current[slab_row(reference)][small_class(size)];
 	void *block = slab->free;
 	uint32_t *vector;
 
@@ -94,7 +95,8 @@ static inline bool charged_free_other(struct cpu *cpu, enum domain domain, void 
 static inline void *charged_alloc_small(struct cpu *cpu, uint32_t reference, enum domain domain,
 					size_t size)
 {
-	void *block = charged_alloc(cpu, reference, domain, size);
+	void *block =
+		charged_alloc(cpu->heap.current[slab_row(reference)], reference, domain, size);
 
 	return likely(block) ? block : charged_alloc_mixed(cpu, reference, domain, size);
 }

@@ -10,6 +10,8 @@
 
 /* No number of used blocks: the slab stays where it is, whatever is freed. */
 #define SLOW_NEVER (-1)
+/* See slab_of_own(). */
+#define CREDIT_MAX 128u
 
 #define RANGE_SIZE ((size_t)256 << 30)
 #define RANGE_SIZE_MIN ((size_t)1 << 28)
@@ -107,8 +109,9 @@ int slab_init(void)
 
 void heap_init(struct heap *heap)
 {
-	for (unsigned i = 0; i < NR_CLASSES; i++)
-		heap->current[i] = &no_slab;
+	for (unsigned i = 0; i < NR_ROWS * NR_CLASSES; i++)
+		heap->current[i / NR_CLASSES][i % NR_CLASSES] = &no_slab;
+	heap->credit = CREDIT_MAX;
 }
 
 size_t class_block_size(size_t class)
@@ -408,11 +411,18 @@ static void current_retire(struct heap *heap, struct slab *slab)
 	}
 }
 
-static void current_set(struct heap *heap, struct slab *slab)
+/* Takes the place of the one that is current there now. */
+static void current_set(struct heap *heap, uint32_t row, struct slab *slab)
 {
+	uint32_t owner = load_relaxed(&slab->owner);
+
+	current_retire(heap, heap->current[row][slab->class]);
+	if (owner == OWNER_MIXED || slab_row(owner) != row)
+		slab->stock = &no_stock;
 	slab->state = SLAB_CURRENT;
+	slab->row = (uint8_t)row;
 	slab_set_slow_at(slab, SLOW_NEVER);
-	heap->current[slab->class] = slab;
+	heap->current[row][slab->class] = slab;
 }
 
 /*
@@ -424,14 +434,13 @@ static void current_set(struct heap *heap, struct slab *slab)
 void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 {
 	if (slab->state == SLAB_FULL) {
-		struct slab *current = cpu->heap.current[slab->class];
+		uint32_t owner = load_relaxed(&slab->owner);
+		struct slab *current = cpu->heap.current[slab->row][slab->class];
 
-		if (load_relaxed(&slab->owner) == load_relaxed(&current->owner)) {
-			current_retire(&cpu->heap, current);
-			current_set(&cpu->heap, slab);
-		} else {
+		if (owner == load_relaxed(&current->owner))
+			current_set(&cpu->heap, slab->row, slab);
+		else
 			partial_prepend(&cpu->heap, slab);
-		}
 		return;
 	}
 	partial_remove(&cpu->heap, slab);
@@ -440,8 +449,10 @@ void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 
 void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference)
 {
+	struct slab **row = cpu->heap.current[slab_row(reference)];
+
 	for (size_t i = 0; i < NR_SMALL_CLASSES; i++) {
-		struct slab *slab = cpu->heap.current[i];
+		struct slab *slab = row[i];
 
 		if (slab->stock == stock && load_relaxed(&slab->owner) != reference)
 			slab->stock = &no_stock;
@@ -568,34 +579,33 @@ static struct slab *partial_find(const struct heap *heap, size_t class, uint32_t
 	return NULL;
 }
 
-/* Makes a slab with a free block the current one of its class. */
+/* Makes a slab with a free block the current one of its class, in the row of `reference`. */
 static struct slab *next_slab(struct cpu *cpu, size_t class, uint32_t reference)
 {
 	struct heap *heap = &cpu->heap;
+	uint32_t row = class < NR_SMALL_CLASSES ? slab_row(reference) : 0;
 	struct slab *slab;
 
 	heap_collect(cpu); /* which may make another the current one */
-	slab = heap->current[class];
+	slab = heap->current[row][class];
 	if (slab->free)
 		return slab;
+	if (heap->credit < CREDIT_MAX)
+		heap->credit++;
 	if (slab->bump < slab->capacity) {
 		slab_extend(slab);
 		return slab;
 	}
-	current_retire(heap, slab);
 	slab = partial_find(heap, class, reference);
 	if (!slab)
 		slab = heap->partial_head[class];
-	if (slab) {
+	if (slab)
 		partial_remove(heap, slab);
-	} else {
+	else
 		slab = slab_create(cpu, class);
-		if (!slab) {
-			heap->current[class] = &no_slab;
-			return NULL;
-		}
-	}
-	current_set(heap, slab);
+	if (!slab)
+		return NULL;
+	current_set(heap, row, slab);
 	if (!slab->free)
 		slab_extend(slab);
 	return slab;
@@ -605,17 +615,23 @@ static struct slab *next_slab(struct cpu *cpu, size_t class, uint32_t reference)
  * A slab with one owner is twice as fast as one with several, and needs no vector.
  * So where the current slab is another's, that makes room for one of our own; a
  * new one, too, as long as few are begun early: of each that is no more than a
- * page is wasted (64 KiB, where there are huge pages).  With many groups that
- * take turns this comes to its bound, and they share slabs.
+ * page is wasted (64 KiB, where there are huge pages).  And each change to another
+ * slab takes some of a credit, which grows with the pages that are filled: groups
+ * that take turns for a few blocks at a time would pay more for changing than they
+ * save, come to the end of the credit, and share slabs.
  */
-#define EARLY_MIN 32u
+#define EARLY_MIN 64u
 #define EARLY_SHIFT 5
 
 static struct slab *slab_of_own(struct cpu *cpu, size_t class, uint32_t reference)
 {
 	struct heap *heap = &cpu->heap;
-	struct slab *slab = partial_find(heap, class, reference);
+	struct slab *slab;
 
+	if (heap->credit == 0)
+		return NULL;
+	heap->credit--;
+	slab = partial_find(heap, class, reference);
 	if (slab) {
 		partial_remove(heap, slab);
 	} else {
@@ -627,8 +643,7 @@ static struct slab *slab_of_own(struct cpu *cpu, size_t class, uint32_t referenc
 		slab->early = true;
 		heap->nr_early++;
 	}
-	current_retire(heap, heap->current[class]);
-	current_set(heap, slab);
+	current_set(heap, slab_row(reference), slab);
 	if (!slab->free)
 		slab_extend(slab);
 	return slab;

@@ -53,6 +53,12 @@ static inline size_t medium_class(size_t size)
 
 size_t class_block_size(size_t class);
 
+/* The row of current slabs for the objcg of this reference. */
+static inline uint32_t slab_row(uint32_t reference)
+{
+	return (reference >> 1) % NR_ROWS;
+}
+
 static inline bool in_slab_range(const void *p)
 {
 	return (size_t)((const char *)p - slab_range.base) < slab_range.size;
@@ -79,7 +85,8 @@ static inline uint32_t obj_to_index(const struct slab *slab, const void *p)
  * slab->stock is where the stock of a slab's one owner is, if it has some; of
  * other slabs it is an empty slot.  Of a current slab that slot is never another
  * objcg's, so that an allocation need not compare keys: whoever is about to give
- * a slot to `reference` calls this first.
+ * a slot to `reference` calls this first.  Who had the slot has the same row: a
+ * current slab of another row's owner has the empty slot (current_set).
  */
 void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference);
 
@@ -96,7 +103,7 @@ static inline void slab_take(struct slab *slab, void *block)
  */
 static inline void *slab_alloc_fast(struct cpu *cpu, size_t class, uint32_t owner)
 {
-	struct slab *slab = cpu->heap.current[class];
+	struct slab *slab = cpu->heap.current[slab_row(owner << 1)][class];
 	void *block = slab->free;
 
 	if (unlikely(!block))

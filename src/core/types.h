@@ -267,6 +267,7 @@ struct slab {
 	_Alignas(64) _Atomic(void *) remote; /* blocks freed by other cpus */
 	struct slab *next_pending;	     /* while on heap->pending */
 	_Atomic(struct heap *) heap;	     /* NULL: in the pool, or never used */
+	uint8_t row;			     /* in which it is or was current */
 	bool early;			     /* begun while another had room: see slab_of_own() */
 };
 
@@ -285,12 +286,20 @@ _Static_assert(offsetof(struct slab, free) % 16 == 8 && offsetof(struct slab, ow
 	       "hot words are at 8 modulo 16");
 _Static_assert(sizeof(struct slab) == 128, "found by a shift");
 
+/*
+ * Each class has a current slab for each row, and an objcg has the row of its id:
+ * an event loop and the tasks that it runs seldom share one.  Of medium classes
+ * only row 0 is used.
+ */
+#define NR_ROWS 8u
+
 struct heap {
-	struct slab *current[NR_CLASSES];
+	struct slab *current[NR_ROWS][NR_CLASSES];
 	struct slab *partial_head[NR_CLASSES];
 	struct slab *partial_tail[NR_CLASSES];
 	uint32_t nr_slabs;
 	uint32_t nr_early;			     /* of those, with slab->early */
+	uint32_t credit;			     /* see slab_of_own() */
 	_Alignas(64) _Atomic(struct slab *) pending; /* slabs with remote frees */
 };
 

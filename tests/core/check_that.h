@@ -136,7 +136,20 @@ static inline struct obj_cgroup *objcg_of(struct mem_cgroup *memcg)
 }
 
 /* As a hook does it: the fast path, then the slow one. NULL only where a limit or memory says so. */
-/* As if many slabs had been begun early: groups that take turns share slabs from here on. */
+/* A group whose blocks come from the same current slabs as those of `other`. */
+static inline struct mem_cgroup *group_new_in_row_of(struct mem_cgroup *parent,
+						     struct mem_cgroup *other)
+{
+	struct mem_cgroup *memcg;
+
+	do {
+		memcg = group_new(parent);
+	} while (slab_row(load_relaxed(&memcg->objcg) << 1) !=
+		 slab_row(load_relaxed(&other->objcg) << 1));
+	return memcg;
+}
+
+/* As if many slabs had been begun early: such groups that take turns share slabs from here on. */
 static inline void slabs_are_shared(struct cpu *cpu, bool shared)
 {
 	cpu->heap.nr_early += shared ? 1u << 20 : -(1u << 20);

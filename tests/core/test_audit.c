@@ -258,7 +258,7 @@ int main(void)
 	cpu = core_start();
 	parent = group_new(root_memcg());
 	a = group_new(parent);
-	b = group_new(parent);
+	b = group_new_in_row_of(parent, a);
 	task_a = task_new(a);
 	task_b = task_new(b);
 	slabs_are_shared(cpu, true);

@@ -170,16 +170,16 @@ static void groups_have_slabs_of_their_own_while_few_are_begun_early(void)
 	}
 	first = virt_to_slab(blocks[0]);
 	check_compare(cpu->heap.nr_early - early, >, 2);
-	check_compare(cpu->heap.nr_early, <=, 32 + cpu->heap.nr_slabs / 32);
-	check_compare(mixed, >=, NR - 32 - cpu->heap.nr_slabs / 32 - 1);
-	/* The first left its slab partly used. */
+	check_compare(cpu->heap.nr_early, <=, 64 + cpu->heap.nr_slabs / 32);
+	/* Each row begins with a slab for whoever comes first. */
+	check_compare(mixed, >=, NR - 64 - cpu->heap.nr_slabs / 32 - NR_ROWS);
 	check_equal(load_relaxed(&first->owner), load_relaxed(&task[0]->objcg));
 	check_conserved();
 	for (int i = 0; i < NR; i++) {
 		release(cpu, blocks[i]);
 		task_free(task[i]);
 	}
-	check_compare(cpu->heap.nr_early, <=, early + 1); /* the current one of the class */
+	check_compare(cpu->heap.nr_early, <=, early + NR_ROWS); /* the current ones of the class */
 	check_conserved();
 }
 
@@ -487,7 +487,10 @@ int main(void)
 
 	cpu = core_start();
 	for (int i = 0; i < 3; i++)
-		tasks[i] = task_new(group_new(root_memcg()));
+		tasks[i] = task_new(
+			i ? group_new_in_row_of(root_memcg(),
+						memcg_from_id(load_relaxed(&tasks[0]->memcg)))
+			  : group_new(root_memcg()));
 	classes_fit_their_sizes_with_little_waste();
 	a_slab_with_one_owner_needs_no_vector();
 	an_empty_slab_takes_the_next_owner_without_a_vector();

@@ -70,7 +70,11 @@ static void collector(void)
 static void one_owner(void)
 {
 	two_tasks(2);
-	cpus[0]->heap.nr_early = 1000; /* so that none is begun for the other */
+	/* In one row, and no slab is begun for the other. */
+	while (slab_row(load_relaxed(&b->objcg) << 1) != slab_row(load_relaxed(&a->objcg) << 1))
+		b = make_group(root(), "b");
+	other = make_task(b);
+	cpus[0]->heap.nr_early = 1000;
 	blocks[0] = take(cpus[0], task, BLOCK);
 	blocks[1] = take(cpus[0], task, BLOCK);
 	/* With stock for both, so that few steps are not the slab's. */
