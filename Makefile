@@ -121,12 +121,12 @@ clean: ## Remove all that was built or installed here
 # --- set-up -------------------------------------------------------------------------------------
 #
 # Each virtual environment has a stamp per thing done in it: .made, .build (tools that build),
-# .test, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no time of
+# .test, .bench, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no time of
 # its own, such as a list of requirements, and is only rewritten when that changed.
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.bench %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -173,6 +173,9 @@ $V-%/.made:
 
 %/.test: %/.made pyproject.toml
 	@$(call install,$*,$@,test)
+
+%/.bench: %/.made pyproject.toml
+	@$(call install,$*,$@,bench peers)
 
 %/.lint: %/.made pyproject.toml
 	@$(call install,$*,$@,lint)
