@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._seed_cases import BASELINE, COUNTED, KERNEL, PATH, SCENARIOS, VARIANTS
+from .figures import WHISKERS, Bars, Figure, Value
 from .runner import markdown_table, text_table
 
 if TYPE_CHECKING:
@@ -31,6 +32,23 @@ def table(rows: list[Row]) -> str:
     for name, (text, headings, lines) in _tables(rows).items():
         parts.append(f"{name}: {text}\n{text_table(headings, lines, left=_LEFT.get(name, 1))}")
     return "\n\n".join(parts)
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the nanoseconds of every variant, a panel for each situation of each scenario."""
+    panels = []
+    for scenario in SCENARIOS:
+        of_scenario = [row for row in rows if row["scenario"] == scenario.name]
+        for situation in dict.fromkeys(_situation(row) for row in of_scenario):
+            values = [
+                Value(row["variant"], row["ns_per_op"], row["ns_per_op_quartiles"])
+                for row in of_scenario
+                if _situation(row) == situation
+            ]
+            heading = _heading(scenario, situation)
+            title = scenario.name if heading == "ns" else f"{scenario.name}, {heading}"
+            panels.append(Bars(title, "ns for one operation", values))
+    return Figure(panels, columns=3, notes=[WHISKERS])
 
 
 def markdown(rows: list[Row]) -> dict[str, str]:

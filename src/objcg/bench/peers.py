@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ._programs._process import Result
+    from .figures import Figure
     from .programs import RunSide
     from .runner import Options, Row
 
@@ -206,7 +207,12 @@ def _size(path: str) -> int:
     )
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios of both, program by program, all sides beside each other."""
+    return programs.figure(rows)
 
 
 def table(rows: list[Row]) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ._programs import _process
 from ._programs._process import OBJCG, STOCK, Result
+from .figures import WHISKERS, Bars, Figure, Value
+from .figures import left_out as left_out_notes
 from .runner import BenchmarkError, markdown_table, nothing, ratios, summary, text_table
 
 if TYPE_CHECKING:
@@ -98,9 +100,7 @@ def run(options: Options) -> list[Row]:
                 skipped.append({"program": None, "side": side, "skipped": remark})
             else:
                 libraries[side] = path
-    sides = {
-        side: partial(_process.run, side, library=path) for side, path in libraries.items()
-    }
+    sides = {side: partial(_process.run, side, library=path) for side, path in libraries.items()}
     rows = measure(NAME, sides, options)
     return [{**row, "library": libraries[row["side"]]} for row in rows] + skipped
 
@@ -215,7 +215,21 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, values)))
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios of both, program by program, all sides beside each other."""
+    panels = []
+    for name, title in (("ratio", "processor time"), ("memory_ratio", "peak memory")):
+        values = [
+            Value(row["program"], row[name], row.get(f"{name}_quartiles"), row["side"])
+            for program in dict.fromkeys(row["program"] for row in rows)
+            for row in rows
+            if row["program"] == program and row.get(name) is not None
+        ]
+        panels.append(Bars(title, f"ratio to {STOCK} (above 1: worse)", values, 1.0))
+    return Figure(panels, columns=2, notes=[WHISKERS, *left_out_notes(rows)])
 
 
 def table(rows: list[Row]) -> str:
@@ -242,7 +256,9 @@ def left_out(rows: list[Row]) -> list[str]:
     """Return a line for each side that was skipped or failed, with the reason."""
     lines = [f"{row['side']} skipped: {row['skipped']}" for row in rows if "skipped" in row]
     lines += [
-        f"{row['side']} FAILED, {row['program']}: {row['failed']}" for row in rows if "failed" in row
+        f"{row['side']} FAILED, {row['program']}: {row['failed']}"
+        for row in rows
+        if "failed" in row
     ]
     return lines
 

@@ -11,7 +11,6 @@ import os
 import runpy
 import sys
 
-
 TRACERS = ("filprofiler", "memray", "scalene")
 """Memory profilers that are a module of the process that they look into."""
 
