@@ -7,6 +7,7 @@ knows which result it was made from (`digest_of`), so that one that is out of da
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -43,8 +44,11 @@ _SETTINGS = {
 }
 
 _WIDTH = 9.5
+_LEGEND_COLUMNS = 8
+_LEAST_SPAN = 4.0
+"""Of a logarithmic axis of curves: the quotient of its ends, at least."""
 _LINE = 0.155
-"""Inches: the width of a picture, the height of a line of text or of a bar."""
+"""Of a picture, inches: its width; the height of a line of text or of a bar."""
 
 _DIGEST = "made from the result with SHA-256 "
 
@@ -101,10 +105,31 @@ def draw(benchmark: Any, result: dict[str, Any], path: str) -> None:
             "Description": _DIGEST + digest(result),
             "Creator": f"objcg bench {result['name']}",
         }
+        picture = io.BytesIO()
         if path.endswith(".svg"):
-            figure.savefig(path, metadata={**origin, "Date": None})
+            figure.savefig(picture, format="svg", metadata={**origin, "Date": None})
+            content = _smaller(picture.getvalue().decode()).encode()
         else:
-            figure.savefig(path, dpi=130, metadata=origin | {"Software": None})
+            figure.savefig(picture, format="png", dpi=130, metadata=origin | {"Software": None})
+            content = picture.getvalue()
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+_FONT = "font-family: 'DejaVu Sans', sans-serif"
+
+
+def _smaller(svg: str) -> str:
+    """Return an SVG of half the bytes: tenths of a pixel are not seen, and one font is enough."""
+    svg = re.sub(r' transform="rotate\(-0[^"]*"', "", svg)
+    svg = svg.replace(f"{_FONT}; ", "").replace("<svg ", f'<svg style="{_FONT}" ', 1)
+    svg = re.sub(r"(?<![\w.>])\d+\.\d{2,}(?=[ \"\n,)])", _tenths, svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    return re.sub(r"\n\s+", "\n", svg)
+
+
+def _tenths(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.1f}"
 
 
 class _Heading(NamedTuple):
@@ -114,7 +139,7 @@ class _Heading(NamedTuple):
 
 def _heading(benchmark: Any, result: dict[str, Any]) -> _Heading:
     head = result["rows"][0]
-    rounds = f", {head['rounds']} rounds" if "rounds" in head else ""
+    rounds = f", rounds: {head['rounds']}" if "rounds" in head else ""
     where = [result["machine"], f"{result['python']}{rounds}"]
     return _Heading(
         f"{result['name']}: {benchmark.DESCRIPTION}",
@@ -128,7 +153,14 @@ def _figure(described: Figure, heading: _Heading) -> Any:
     heights = [_height(panel) for panel in described.panels]
     of_line = [max(heights[i * columns : (i + 1) * columns]) for i in range(lines)]
     title = textwrap.wrap(heading.title, 95)
-    top = _LINE * (1.5 * len(title) + len(heading.lines) + 1)
+    bars = [panel for panel in described.panels if isinstance(panel, Bars)]
+    legend = _handles(bars)
+    curves = [panel for panel in described.panels if isinstance(panel, Curves)]
+    if curves:
+        patch = _matplotlib("patches").Patch
+        legend += [patch(color=c, label=label) for label, c in _curve_colours(curves[0]).items()]
+    legend_lines = math.ceil(len(legend) / _LEGEND_COLUMNS)
+    top = _LINE * (1.5 * len(title) + len(heading.lines) + 1.3 * legend_lines + 1)
     notes = [line for text in described.notes for line in textwrap.wrap(text, 135)]
     bottom = _LINE * (len(notes) + 1)
     height = top + bottom + sum(of_line)
@@ -150,17 +182,37 @@ def _figure(described: Figure, heading: _Heading) -> Any:
         for text in texts:
             figure.text(0.1 / _WIDTH, y / height, text, size=size, weight=weight, va="center")
             y -= _LINE * (1.5 if weight == "bold" else 1)
+    if legend:
+        figure.legend(
+            handles=legend,
+            loc="upper left",
+            bbox_to_anchor=(0.0, (y + 0.6 * _LINE) / height),
+            ncols=min(len(legend), _LEGEND_COLUMNS),
+            fontsize=7.5,
+            frameon=False,
+            handlelength=1.2,
+        )
     for i, text in enumerate(reversed(notes)):
         y = _LINE * (i + 0.8)
         figure.text(0.1 / _WIDTH, y / height, text, size=7, color=GREY, va="center")
     return figure
 
 
+def _handles(panels: Sequence[Bars]) -> list[Any]:
+    """Return what the legend of a picture shows."""
+    patch = _matplotlib("patches").Patch
+    handles = [patch(color=colour, label=text) for text, colour in _legend(panels)]
+    if any(value.goal is not None for panel in panels for value in panel.values):
+        line = _matplotlib("lines").Line2D
+        handles.append(line([], [], color="black", linewidth=2, label="goal: at most"))
+    return handles
+
+
 def _height(panel: Bars | Curves) -> float:
     if isinstance(panel, Curves):
         return 2.6
     _, lines = _places(panel.values)
-    return _LINE * (lines + 5 + 1.2 * (len(_series(panel.values)) > 1))
+    return _LINE * (lines + 5)
 
 
 def _series(values: Sequence[Value]) -> list[str]:
@@ -173,7 +225,7 @@ def _places(values: Sequence[Value]) -> tuple[list[float], float]:
     Those of one label stand together, with half a line between labels.
     """
     labels = dict.fromkeys(value.label for value in values)
-    gap = 0.5 if len(_series(values)) > 1 else 0.0
+    gap = 0.5 if len(labels) < len(values) else 0.0
     at: dict[str, float] = {}
     line = 0.0
     for label in labels:
@@ -227,7 +279,10 @@ def _draw_bars(axes: Any, panel: Bars) -> None:
     axes.set_xlabel(panel.axis)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    _legend(axes, panel)
+
+
+def _short(number: float) -> str:
+    return f"{number:,.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def _start(values: Sequence[Value], logarithmic: bool) -> float:  # noqa: FBT001
@@ -257,7 +312,7 @@ def _name_lines(axes: Any, values: Sequence[Value], places: Sequence[float]) -> 
     for value, place in zip(values, places, strict=True):
         by_label.setdefault(value.label, []).append(place)
     middles = [sum(at) / len(at) for at in by_label.values()]
-    axes.set_yticks(middles, [textwrap.shorten(label, 60) for label in by_label])
+    axes.set_yticks(middles, [textwrap.shorten(label, 72) for label in by_label])
     axes.tick_params(axis="y", length=0)
 
 
@@ -275,10 +330,11 @@ def _limit_and_label(
     if logarithmic:
         room = (high / low) ** 0.13
         axes.set_xlim(low / room if ratios else low, high * room)
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.3g}" if x < 1000 else f"{x:,.0f}")
-        if high / low < 100:
-            axes.xaxis.set_major_locator(_matplotlib("ticker").LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(_matplotlib("ticker").NullFormatter())
+        axes.xaxis.set_major_formatter(lambda x, _: _short(x))
+        # narrow panels have room for few numbers
+        steps = (1, 2, 5) if high / low < 15 else (1, 3) if high / low < 150 else (1,)
+        axes.xaxis.set_major_locator(_matplotlib("ticker").LogLocator(subs=steps))
+        axes.minorticks_off()
     else:
         room = (high - low or 1.0) * 0.13
         axes.set_xlim(low - room if ratios else low, high + room)
@@ -286,11 +342,7 @@ def _limit_and_label(
         below = ratios and value.value < start
         ends = [value.value, *(value.quartiles or ())]
         axes.annotate(
-            f"{value.value:.2f}"
-            if ratios
-            else f"{value.value:,.3g}"
-            if value.value < 1000
-            else f"{value.value:,.0f}",
+            f"{value.value:.2f}" if ratios else _short(value.value),
             (min(ends) if below else max(ends), place),
             xytext=(-3 if below else 3, 0),
             textcoords="offset points",
@@ -300,44 +352,36 @@ def _limit_and_label(
         )
 
 
-def _legend(axes: Any, panel: Bars) -> None:
-    colours = dict(zip((v.series for v in panel.values), _colours(panel), strict=True))
-    patch = _matplotlib("patches").Patch
-    handles = []
-    for series, colour in colours.items():
-        if series != OURS:
-            handles.append(patch(color=colour, label=series))
-        elif panel.reference is not None:
-            handles += [patch(color=GAIN, label=OURS), patch(color=LOSS, label=f"{OURS}, worse")]
-        else:
-            handles.append(patch(color=GAIN, label=OURS))
-    goals = [value for value in panel.values if value.goal is not None]
-    if goals and any(is_loss(value, panel) for value in goals):
-        handles.append(patch(color=LOSS, label=f"{OURS}, above its goal"))
-    if goals:
-        line = _matplotlib("lines").Line2D
-        handles.append(line([], [], color="black", linewidth=2, label="goal: at most"))
-    if len(handles) > 1:
-        axes.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=len(handles),
-            fontsize=7,
-            frameon=False,
-            handlelength=1.2,
-            borderaxespad=0.2,
-        )
-        axes.set_title(panel.title, loc="left", pad=18)
+def _legend(panels: Sequence[Bars]) -> list[tuple[str, str]]:
+    """Return the texts and colours of all series in some panels; of a single one, nothing."""
+    drawn = [
+        (value.series, colour, panel.reference is not None)
+        for panel in panels
+        for value, colour in zip(panel.values, _colours(panel), strict=True)
+    ]
+    ours = {(colour, is_ratio) for series, colour, is_ratio in drawn if series == OURS}
+    entries = [(OURS, GAIN)] if any(colour == GAIN for colour, _ in ours) else []
+    losses = {"worse": (LOSS, True) in ours, "above its goal": (LOSS, False) in ours}
+    if any(losses.values()):
+        which = " or ".join(text for text, is_there in losses.items() if is_there)
+        entries.append((f"{OURS}, {which}", LOSS))
+    entries += dict.fromkeys((series, colour) for series, colour, _ in drawn if series != OURS)
+    return entries if len(entries) > 1 or LOSS in dict(entries).values() else []
 
 
 # ---- Curves --------------------------------------------------------------------------------------
 
 
-def _draw_curves(axes: Any, panel: Curves) -> None:
+def _curve_colours(panel: Curves) -> dict[str, str]:
     others = cycle(OTHERS)
+    labels = [curve.label for curve in panel.curves]
+    return {label: GAIN if label == OURS else next(others) for label in labels}
+
+
+def _draw_curves(axes: Any, panel: Curves) -> None:
+    colours = _curve_colours(panel)
     for curve in panel.curves:
-        colour = GAIN if curve.label == OURS else next(others)
+        colour = colours[curve.label]
         x = [point[0] for point in curve.points]
         y = [point[1] for point in curve.points]
         axes.plot(x, y, marker="o", markersize=3, linewidth=1.2, color=colour, label=curve.label)
@@ -351,27 +395,18 @@ def _draw_curves(axes: Any, panel: Curves) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticker = _matplotlib("ticker")
-    _few_ticks(axes.xaxis, [point[0] for curve in panel.curves for point in curve.points])
-    _few_ticks(
-        axes.yaxis,
-        [end for curve in panel.curves for _, y, q in curve.points for end in (y, *(q or ()))],
-    )
+    axes.set_xticks(sorted({point[0] for curve in panel.curves for point in curve.points}))
+    ends = [end for curve in panel.curves for _, y, q in curve.points for end in (y, *(q or ()))]
+    low, high = min(ends), max(ends)
+    # what differs little shall look so
+    room = max(1.1, math.sqrt(_LEAST_SPAN * low / high))
+    axes.set_ylim(low / room, high * room)
+    steps = (1, 1.5, 2, 3, 5, 7) if high / low < 10 else (1, 2, 5) if high / low < 100 else (1,)
+    axes.yaxis.set_major_locator(_matplotlib("ticker").LogLocator(subs=steps))
+    axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:g}")
-        axis.set_minor_formatter(ticker.NullFormatter())
+        axis.set_major_formatter(lambda x, _: _short(x))
     axes.set_title(textwrap.fill(panel.title, 62), loc="left", fontsize=8)
     axes.set_xlabel(panel.x_axis)
     axes.set_ylabel(panel.y_axis)
     axes.grid(color="#dddddd", linewidth=0.6)
-    axes.legend(fontsize=7, frameon=False)
-
-
-def _few_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Have some numbers on a logarithmic axis, even one of less than a decade."""
-    ticker = _matplotlib("ticker")
-    low, high = min(values), max(values)
-    if high / low < 100:
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5), numticks=12))
-    else:
-        axis.set_major_locator(ticker.LogLocator(numticks=8))
