@@ -147,3 +147,16 @@ def test_what_failed_or_was_left_out_is_in_the_picture(tmp_path):
     said = texts(draw(made_up.result("suite", rows), tmp_path / "picture.svg"))
     assert "FAILED on one side only: broken." in said
     assert "1 more were not measured, for reasons that the tables name." in said
+
+
+def test_many_ratios_are_shown_in_several_panels():
+    rows = [
+        {"size": size, "n": n, "pattern": pattern, "ratio": 1.0, "baseline": "stock"}
+        for size in (16, 32, 64, 128, 512, 1024, 4096)
+        for n in (10_000, 1_000_000)
+        for pattern in ("fifo", "lifo", "random", "pair", "cross")
+    ]
+    panels = figures.generic(rows).panels
+    assert [panel.title for panel in panels] == ["ratio, n 10,000", "ratio, n 1,000,000"]
+    assert [len(panel.values) for panel in panels] == [35, 35]
+    assert panels[0].values[0].label == "size 16, fifo"

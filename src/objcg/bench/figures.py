@@ -109,30 +109,53 @@ def of(benchmark: Any, rows: list[Row]) -> Figure:
 
 _RATIOS = {"ratio": "ratio", "memory_ratio": "ratio of memory"}
 
+_MOST_OF_PANEL = 60
+"""Bars."""
+
 # They are the same everywhere, or say how it was measured and not what.
 _NO_KEYS = frozenset({"baseline", "clock", "group", "reason", "status", "seed", "rounds"})
 
 
 def generic(rows: list[Row]) -> Figure:
-    """Return the ratios of all rows that have one, named by what tells the rows apart."""
-    panels = []
+    """Return the ratios of all rows that have one, named by what tells the rows apart.
+
+    Where they are many, there is a panel for each value of one of their columns.
+    """
+    panels: list[Bars] = []
     for name, text in _RATIOS.items():
         found = [row for row in rows if row.get(name) is not None]
-        if found:
-            keys = _keys(found)
-            baselines = list(dict.fromkeys(str(row.get("baseline")) for row in found))
-            values = [
-                Value(
-                    label=", ".join(_text(key, row[key]) for key in keys if row.get(key) != ""),
-                    value=row[name],
-                    quartiles=row.get(f"{name}_quartiles"),
-                    series=str(row.get("side", OURS)),
-                )
-                for row in found
-            ]
-            axis = f"{text} to {' or '.join(baselines)} (above 1: worse)"
-            panels.append(Bars(text, axis, values, reference=1.0))
-    return Figure(panels, notes=[WHISKERS, *left_out(rows)] if panels else ())
+        keys = _keys(found)
+        split = _split(found, keys)
+        of_panel: dict[str, list[Row]] = {}
+        for row in found:
+            title = text if split is None else f"{text}, {_text(split, row.get(split))}"
+            of_panel.setdefault(title, []).append(row)
+        named = [key for key in keys if key != split]
+        panels += [_ratios(title, name, named, of_it) for title, of_it in of_panel.items()]
+    columns = min(2, len(panels))
+    return Figure(panels, columns, notes=[WHISKERS, *left_out(rows)] if panels else ())
+
+
+def _split(rows: list[Row], keys: list[str]) -> str | None:
+    """Return the column with the fewest values, where one panel would be too high."""
+    if len(rows) <= _MOST_OF_PANEL or len(keys) < 2:
+        return None
+    return min(keys, key=lambda key: len({row.get(key) for row in rows}))
+
+
+def _ratios(title: str, name: str, keys: list[str], rows: list[Row]) -> Bars:
+    baselines = list(dict.fromkeys(str(row.get("baseline")) for row in rows))
+    values = [
+        Value(
+            label=", ".join(_text(key, row[key]) for key in keys if row.get(key) is not None),
+            value=row[name],
+            quartiles=row.get(f"{name}_quartiles"),
+            series=str(row.get("side", OURS)),
+        )
+        for row in rows
+    ]
+    axis = f"{_RATIOS[name]} to {' or '.join(baselines)} (above 1: worse)"
+    return Bars(title, axis, values, reference=1.0)
 
 
 WHISKERS = "Lines across a bar or dot: from the first to the third quartile of the rounds."
