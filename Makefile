@@ -34,12 +34,19 @@ help: ## This list
 
 # --- to use it ----------------------------------------------------------------------------------
 
-.PHONY: demo bench
+.PHONY: demo bench results documents
 demo: $V/.objcg ## Install into .venv and run the example
 	$V/bin/python examples/tenants.py $(ARGS)
 
 bench: $V/.objcg ## Measure allocation against stock CPython
 	$V/bin/objcg bench alloc $(ARGS)
+
+results: $V/.objcg $V/.bench $V-3.11/.objcg $V-3.11/.bench ## Measure for docs/benchmarks.md, for hours (or ARGS="NAME ...")
+	$V/bin/python docs/measure.py --python $V/bin/python --python $V-3.11/bin/python $(ARGS)
+	$V/bin/python docs/benchmarks.py
+
+documents: $V/.objcg $V/.bench ## docs/benchmarks.md and its pictures from docs/benchmarks/*.json
+	$V/bin/python docs/benchmarks.py
 
 # --- to test it ---------------------------------------------------------------------------------
 
@@ -103,11 +110,12 @@ $(SANITIZERS:%=stress-%): stress-%: build/c-%/.listed
 c_files = $(shell find src tests lab -name '*.[ch]' 2>/dev/null)
 
 .PHONY: lint format clean
-lint: source-lists $V/.lint ## ruff, mypy --strict, clang-format, source lists
+lint: source-lists $V/.lint $V/.objcg ## ruff, mypy --strict, clang-format, source lists, docs/benchmarks.md
 	$V/bin/ruff check .
 	$V/bin/ruff format --check .
 	$V/bin/mypy
 	$V/bin/clang-format --dry-run -Werror $(c_files)
+	$V/bin/python docs/benchmarks.py --check
 
 format: $V/.lint ## Let ruff and clang-format rewrite the sources
 	$V/bin/ruff check --fix-only .
@@ -121,12 +129,12 @@ clean: ## Remove all that was built or installed here
 # --- set-up -------------------------------------------------------------------------------------
 #
 # Each virtual environment has a stamp per thing done in it: .made, .build (tools that build),
-# .test, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no time of
+# .test, .bench, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no time of
 # its own, such as a list of requirements, and is only rewritten when that changed.
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.bench %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -174,6 +182,9 @@ $V-%/.made:
 %/.test: %/.made pyproject.toml
 	@$(call install,$*,$@,test)
 
+%/.bench: %/.made pyproject.toml
+	@$(call install,$*,$@,bench peers)
+
 %/.lint: %/.made pyproject.toml
 	@$(call install,$*,$@,lint)
 
@@ -204,7 +215,7 @@ build/configuration: FORCE
 	@PATH="$(CURDIR)/$*/bin:$$PATH" $*/bin/python -m pip install -q --no-build-isolation \
 		--no-deps --force-reinstall --config-settings=build-dir=$*/build \
 		--config-settings=setup-args=-Dwerror=$(WERROR) \
-		--config-settings=setup-args=-Dlab=$(if $(filter $V,$*),true,false) .
+		--config-settings=setup-args=-Dlab=$(if $(filter $V $V-3.11,$*),true,false) .
 	@touch $@
 
 sanitize_plain := -Dbuildtype=debugoptimized

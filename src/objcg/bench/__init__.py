@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAMES: tuple[str, ...] = (
     "seed",
     "programs",
+    "peers",
     "alloc",
     "start",
     "limits",
@@ -54,6 +55,8 @@ class Benchmark(Protocol):
 
     def markdown(self, rows: list[Row]) -> dict[str, str]:
         """Return the rows as Markdown tables, by the names that documents know them by."""
+
+    # It may have figure(rows), too; see `objcg.bench.figures`.
 
 
 def load(name: str) -> Benchmark:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import _instructions, _lab_process
 from ._lab_process import Case
 from ._seed_cases import BASELINE, COUNTED, PATH, STEPS_OF_FORK, VARIANTS, cells
-from ._seed_tables import markdown, table
+from ._seed_tables import figure, markdown, table
 from .runner import differences, nothing, ratios, summary
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._seed_cases import Cell
     from .runner import Options, Row
 
-__all__ = ["DESCRIPTION", "NAME", "ROUNDS", "add_options", "markdown", "run", "table"]
+__all__ = ["DESCRIPTION", "NAME", "ROUNDS", "add_options", "figure", "markdown", "run", "table"]
 
 NAME = "seed"
 DESCRIPTION = "ways to find what an allocation is charged to, each against the step before it"

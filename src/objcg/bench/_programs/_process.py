@@ -63,6 +63,8 @@ class Result(NamedTuple):
     """PYTHONMALLOC."""
     library: str
     """What was loaded by LD_PRELOAD."""
+    tracers: tuple[str, ...] = ()
+    """The memory profilers that were in the process; see `_side.TRACERS`."""
 
 
 class ProcessFailed(BenchmarkError):
@@ -77,11 +79,16 @@ def run(
     library: str | None = None,
     timeout: float | None = None,
     is_script: bool = False,
+    under: Sequence[str] = (),
+    options: Sequence[str] = (),
+    tracer: str | None = None,
 ) -> Result:
     """Run a program of Python, by its path, as that side.
 
     A script finds modules in its folder. With a library, which is loaded before all and replaces
-    malloc, the interpreter uses malloc for everything.
+    malloc, the interpreter uses malloc for everything. `under` is the command, of another tool,
+    that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a module that
+    runs the program. A tracer is a memory profiler that has to be found in the process.
 
     Raises:
         ProcessFailed: see there.
@@ -93,14 +100,14 @@ def run(
         folders = [os.path.dirname(command[0])] if is_script else []
         path = "\n".join([*folders, *(os.path.abspath(entry) for entry in sys.path)])
         used = launch(
-            [sys.executable, child, side, report, path, *command],
+            [*under, sys.executable, *options, child, side, report, path, *command],
             hash_seed=hash_seed,
             library=library,
             timeout=timeout,
         )
         try:
             with open(report, encoding="utf-8") as file:
-                group, group_peak, allocator, loaded = file.read().splitlines()
+                group, group_peak, allocator, loaded, tracers = file.read().splitlines()
         except (OSError, ValueError):
             raise ProcessFailed("it left no report") from None
     result = Result(
@@ -111,8 +118,9 @@ def run(
         group_peak=int(group_peak),
         allocator=allocator,
         library=loaded,
+        tracers=tuple(tracers.split()),
     )
-    _check(side, result, library)
+    _check(side, result, library, tracer)
     return result
 
 
@@ -137,6 +145,8 @@ def launch(
     rest, _, last = output.rstrip("\n").rpartition("\n")
     numbers = last.split()
     if len(numbers) != 4 or numbers[0] != "0":
+        # of what is written in Rust the error stands above this
+        errors = errors.partition("\nStack backtrace:")[0]
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
         raise ProcessFailed(lines[-1] if lines else f"it ended with status {last or '?'}")
     return Usage(float(numbers[1]), float(numbers[2]), int(numbers[3]), rest.strip())
@@ -152,13 +162,17 @@ def preload(library: str) -> dict[str, str]:
     return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc"}
 
 
-def _check(side: str, result: Result, library: str | None) -> None:
+def _check(side: str, result: Result, library: str | None, tracer: str | None) -> None:
     if side == OBJCG:
         right = result.group not in {"", "/"} and result.group_peak > 0
     else:
         right = result.group == ""
-    expected = "" if library is None else library
-    if not right or result.library != expected:
+    if tracer is None:
+        right &= result.library == (library or "") and not result.tracers
+    else:
+        # it may have loaded a library of its own
+        right &= tracer in result.tracers
+    if not right:
         raise BenchmarkError(f"the process of the side {side!r} was something else: {result}")
 
 

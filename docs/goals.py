@@ -1,0 +1,188 @@
+"""What objcg shall cost at most, and what the results say of it.
+
+A goal is compared with the figure as it was measured, not as it is printed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from objcg.bench import programs, suite, switch
+from objcg.bench.runner import markdown_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Row = dict[str, Any]
+
+MET, MISSED, NOT_MEASURED = "met", "**MISSED**", "not measured"
+
+
+class NotMeasuredError(Exception):
+    """A result has nothing about a goal; the text says what is not there."""
+
+
+class Figure(NamedTuple):
+    """What was measured."""
+
+    value: float
+    quartiles: Sequence[float] | None = None
+    what: str = ""
+    """Which of several it is."""
+
+
+class Goal(NamedTuple):
+    """A figure of a benchmark, and the most it should be."""
+
+    benchmark: str
+    text: str
+    most: float
+    figure: Callable[[list[Row]], Figure]
+    """Finds it in the rows.
+
+    Raises:
+        NotMeasuredError: it is not there.
+    """
+    unit: str = "x"
+
+
+def the_row(rows: list[Row], **fields: Any) -> Row:
+    """Return the row with these fields.
+
+    Raises:
+        NotMeasuredError: there is none.
+    """
+    for row in rows:
+        if all(row.get(name) == value for name, value in fields.items()):
+            return row
+    raise NotMeasuredError(f"no row with {', '.join(f'{k} {v}' for k, v in fields.items())}")
+
+
+def of_row(name: str, rows: list[Row], **fields: Any) -> Figure:
+    """Return a figure of one row."""
+    row = the_row(rows, **fields)
+    if row.get(name) is None:
+        raise NotMeasuredError(f"no {name}")
+    return Figure(row[name], row.get(f"{name}_quartiles"))
+
+
+def of_programs(rows: list[Row], other: str | None = None) -> Figure:
+    """Return the mean over all programs beside stock, or beside another side."""
+    mean = the_row(rows, program=programs.MEAN, side="objcg")
+    if mean["programs"] != len(programs.PROGRAMS):
+        raise NotMeasuredError(f"{mean['programs']} of {len(programs.PROGRAMS)} programs only")
+    if other is None:
+        return Figure(mean["ratio"])
+    return Figure(mean["ratio"] / the_row(rows, program=programs.MEAN, side=other)["ratio"])
+
+
+def failed_with_objcg(rows: list[Row]) -> Figure:
+    """Return how many benchmarks of the suite failed on one side only."""
+    names = [row["benchmark"] for row in rows if row["status"] == suite.FAILED]
+    return Figure(len(names), what=", ".join(names))
+
+
+def worst_pattern(rows: list[Row]) -> Figure:
+    """Return the largest ratio to stock of a million blocks of 64 bytes."""
+    asked = {"size": 64, "n": 1_000_000}
+    the_row(rows, **asked)
+    found = [
+        row
+        for row in rows
+        if row.get("side", "objcg") == "objcg"
+        and all(row.get(name) == value for name, value in asked.items())
+        and row.get("ratio") is not None
+    ]
+    if not found:
+        raise NotMeasuredError("no ratio of 1,000,000 blocks of 64 bytes")
+    worst = max(found, key=lambda row: float(row["ratio"]))
+    return Figure(worst["ratio"], worst.get("ratio_quartiles"), str(worst["pattern"]))
+
+
+def _of_switch() -> list[Goal]:
+    goals = []
+    for name, case in switch.CASES.items():
+        if case.goal is not None:
+            figure, most = case.goal
+            unit = "x" if figure == "ratio" else " ns"
+            goals.append(
+                Goal(switch.NAME, case.text, most, partial(of_row, figure, case=name), unit)
+            )
+    return goals
+
+
+GOALS = [
+    Goal("suite", "time, geometric mean", 1.00, partial(of_row, "ratio", benchmark=suite.MEAN)),
+    Goal("suite", "time, the worst", 1.05, partial(of_row, "ratio", benchmark=suite.WORST)),
+    Goal(
+        "suite",
+        "peak memory, geometric mean",
+        1.03,
+        partial(of_row, "memory_ratio", benchmark=suite.MEAN),
+    ),
+    Goal(
+        "suite", "peak memory, the worst", 1.10, partial(of_row, "memory_ratio", benchmark="worst")
+    ),
+    Goal("suite", "benchmarks that fail on one side only", 0, failed_with_objcg, ""),
+    Goal("programs", "time, geometric mean", 0.90, of_programs),
+    Goal(
+        "programs",
+        "time beside mimalloc, preloaded: quotient of the geometric means",
+        1.08,
+        partial(of_programs, other="mimalloc"),
+    ),
+    Goal("alloc", "1,000,000 blocks of 64 bytes, the worst pattern", 1.00, worst_pattern),
+    *_of_switch(),
+    *(
+        Goal(
+            "scale",
+            f"1,000,000 groups beside one, {text}",
+            1.05,
+            partial(of_row, "ratio", kind=kind, n=1_000_000),
+        )
+        for kind, text in (("groups", "blocks in all"), ("groups-one", "blocks in one of them"))
+    ),
+]
+
+
+def state(goal: Goal, rows: list[Row] | None) -> tuple[str, str]:
+    """Return `MET`, `MISSED` or `NOT_MEASURED`, and the figure as text."""
+    if rows is None:
+        return NOT_MEASURED, NOT_MEASURED
+    try:
+        figure = goal.figure(rows)
+    except NotMeasuredError as reason:
+        return NOT_MEASURED, f"{NOT_MEASURED} ({reason})"
+    digits = {"x": 3, " ns": 0}.get(goal.unit, 0)
+    text = f"{figure.value:,.{digits}f}{goal.unit}"
+    if figure.quartiles:
+        text += f" ({' to '.join(f'{number:,.{digits}f}' for number in figure.quartiles)})"
+    if figure.what:
+        text += f", {figure.what}"
+    return (MET, text) if figure.value <= goal.most else (MISSED, f"**{text}**")
+
+
+def summary(results: Mapping[str, Mapping[str, list[Row]]], goals: Sequence[Goal] = GOALS) -> str:
+    """Return the table of all goals; the results are rows by version and benchmark."""
+    lines = []
+    for goal in goals:
+        states = {minor: state(goal, rows.get(goal.benchmark)) for minor, rows in results.items()}
+        digits = 2 if goal.unit == "x" else 0
+        most = f"at most {goal.most:,.{digits}f}{goal.unit}"
+        verdicts = {minor: verdict for minor, (verdict, _) in states.items()}
+        lines.append(
+            [
+                f"`{goal.benchmark}`: {goal.text}",
+                most,
+                *(text for _, text in states.values()),
+                _verdict(verdicts),
+            ]
+        )
+    return markdown_table(["goal", "", *results, "met"], lines, left=2)
+
+
+def _verdict(verdicts: Mapping[str, str]) -> str:
+    if len(set(verdicts.values())) == 1:
+        return next(iter(verdicts.values()))
+    return "; ".join(f"{minor}: {verdict}" for minor, verdict in verdicts.items())
