@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from objcg import bench
-from objcg.bench import _instructions, _seed_cases, runner
+from objcg.bench import _callgrind, _seed_cases, runner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -159,4 +159,4 @@ calls=3 7
 fn=slab_alloc
 12 30
 """
-    assert _instructions.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}
+    assert _callgrind.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .runner import Options, Row
 
-NAMES: tuple[str, ...] = ("seed", "programs", "suite", "switch", "scale")
+NAMES: tuple[str, ...] = ("seed", "programs", "suite", "switch", "scale", "instructions")
 """All benchmarks, in the order in which they are listed: modules of this package."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from objcg.bench.runner import BenchmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 STOCK, OBJCG = "stock", "objcg"
 
@@ -65,11 +65,14 @@ def run(
     library: str | None = None,
     timeout: float | None = None,
     is_script: bool = False,
+    under: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Result:
     """Run a program of Python, by its path, as that side.
 
     A script finds modules in its folder. With a library, which is loaded before all and replaces
-    malloc, the interpreter uses malloc for everything.
+    malloc, the interpreter uses malloc for everything. `under` is the command, of valgrind, that
+    runs the interpreter. The environment is ours, if none is given.
 
     Raises:
         ProcessFailed: see there.
@@ -78,7 +81,9 @@ def run(
     extra = [f"PYTHONHASHSEED={hash_seed % 2**32}"]
     if library is not None:
         extra += [f"LD_PRELOAD={library}", "PYTHONMALLOC=malloc"]
-    environment = {name: text for name, text in os.environ.items() if name not in _UNWANTED}
+    if environment is None:
+        environment = os.environ
+    environment = {name: text for name, text in environment.items() if name not in _UNWANTED}
     with tempfile.TemporaryDirectory(prefix="objcg-bench-") as folder:
         report = os.path.join(folder, "report")
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
@@ -86,7 +91,7 @@ def run(
         folders = [os.path.dirname(command[0])] if is_script else []
         path = "\n".join([*folders, *(os.path.abspath(entry) for entry in sys.path)])
         output, errors = _communicate(
-            [*launcher, sys.executable, child, side, report, path, *command],
+            [*launcher, *under, sys.executable, child, side, report, path, *command],
             environment,
             timeout,
         )
@@ -109,6 +114,8 @@ def run(
         allocator=allocator,
         library=loaded,
     )
+    if under and os.path.basename(result.library).startswith("vgpreload_"):
+        result = result._replace(library="")  # valgrind's own, which replaces nothing
     _check(side, result, library)
     return result
 
@@ -124,7 +131,7 @@ def _check(side: str, result: Result, library: str | None) -> None:
 
 
 def _communicate(
-    command: list[str], environment: dict[str, str], timeout: float | None
+    command: list[str], environment: Mapping[str, str], timeout: float | None
 ) -> tuple[str, str]:
     """Run to the end, in a session of its own so that all of it can be ended."""
     with subprocess.Popen(  # noqa: S603  # this interpreter, and code from here
