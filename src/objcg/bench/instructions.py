@@ -57,15 +57,15 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     START: Program("the interpreter starts and ends", 0),
-    "pair": Program("a block of 64 bytes, and its free", 1, _FOLDER, has_operations=True),
-    "enter": Program("with group:", 1, _FOLDER, has_operations=True),
-    "step": Program("await asyncio.sleep(0)", 1, _FOLDER, has_operations=True),
-    "dicts": Program("dicts", 0.1),
-    "objects": Program("objects", 0.1),
-    "strings": Program("strings", 0.1),
-    "lists": Program("lists", 0.1),
-    "jsons": Program("jsons", 0.1),
-    "tasks": Program("tasks", 0.1),
+    "pair": Program("a block of 64 bytes, and its free", 0.5, _FOLDER, has_operations=True),
+    "enter": Program("with group:", 0.2, _FOLDER, has_operations=True),
+    "step": Program("await asyncio.sleep(0)", 0.2, _FOLDER, has_operations=True),
+    "dicts": Program("dicts", 0.04),
+    "objects": Program("objects", 0.01),
+    "strings": Program("strings", 0.02),
+    "lists": Program("lists", 0.07),  # one of each size
+    "jsons": Program("jsons", 0.05),
+    "tasks": Program("tasks", 0.02),
 }
 
 _QUICK = 0.1
