@@ -160,3 +160,29 @@ fn=slab_alloc
 12 30
 """
     assert _callgrind.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}
+    assert _callgrind.calls(text) == {("libc.so.6", "lock"): 3}
+
+
+def test_calls_are_counted_by_the_file_of_what_was_called():
+    text = """\
+ob=/x/libpython3.13.so.1.0
+fn=PyObject_Malloc
+cob=/x/_core.so
+cfn=object_malloc
+calls=5 10
+7 100
+cfn=PyErr_NoMemory
+calls=1 3
+8 9
+
+ob=/x/_core.so
+fn=object_malloc
+10 50
+cfn=object_malloc'2
+calls=2 10
+11 20
+"""
+    assert _callgrind.calls(text) == {
+        ("_core.so", "object_malloc"): 7,
+        ("libpython3.13.so.1.0", "PyErr_NoMemory"): 1,
+    }
