@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +22,6 @@ from ._programs._process import OBJCG, STOCK
 from .runner import BenchmarkError, markdown_table, text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .runner import Options, Row
 
 NAME = "instructions"
@@ -124,7 +120,7 @@ def _jobs(text: str) -> int:
 
 def run(options: Options) -> list[Row]:
     """Count; see `objcg.bench.Benchmark`."""
-    under = _under(_callgrind.find(f"objcg bench {NAME}"))
+    valgrind = _callgrind.find(f"objcg bench {NAME}")
     only = options.extra.get("only") or PROGRAMS
     jobs = options.extra.get("jobs") or len(os.sched_getaffinity(0))
     factor = _QUICK if options.quick else 1.0
@@ -140,7 +136,7 @@ def run(options: Options) -> list[Row]:
     def one(what: tuple[str, str, float]) -> Count:
         nonlocal done
         options.progress(f"{NAME}: {done} of {len(asked)} processes, {what[0]}, {what[1]}")
-        count = _count(*what, under=under, hash_seed=options.seed)
+        count = _count(*what, valgrind=valgrind, hash_seed=options.seed)
         done += 1
         return count
 
@@ -211,42 +207,30 @@ def _spread(counts: list[Count]) -> float | None:
 # ---- One process ---------------------------------------------------------------------------------
 
 
-def _under(valgrind: str) -> list[str]:
-    """Return how to run valgrind: at the same addresses each time, where the system lets it."""
-    setarch = shutil.which("setarch")
-    if setarch is None:
-        return [valgrind]
-    fixed = [setarch, "-R"]
-    tried = subprocess.run(  # noqa: S603  # as in the line above
-        [*fixed, "true"], capture_output=True, check=False
-    )
-    return [*fixed, valgrind] if tried.returncode == 0 else [valgrind]
-
-
 def _count(
-    name: str, side: str, scale: float, *, hash_seed: int, under: Iterable[str] = ()
+    name: str, side: str, scale: float, *, hash_seed: int, valgrind: str | None = None
 ) -> Count:
     """Run a program as that side; without valgrind nothing is counted."""
     command = [os.path.join(_FOLDER, "between_marks.py")]
     if name != START:
         command += [os.path.join(PROGRAMS[name].folder, f"{name}.py"), str(scale)]
     environment = {key: os.environ[key] for key in _KEPT if key in os.environ} | _ENVIRONMENT
-    if not under:
+    if valgrind is None:
         del environment["PYTHONDONTWRITEBYTECODE"]
-        return Count({}, None, _process.run(side, command, hash_seed=hash_seed).output)
-    *before, valgrind = under
+        result = _process.run(side, command, hash_seed=hash_seed, environment=environment)
+        return Count({}, None, result.output)
     with tempfile.TemporaryDirectory(prefix="objcg-bench-") as folder:
-        result = os.path.join(folder, "callgrind.out")
-        # its name has underscores before it where the C library was linked statically
+        written = os.path.join(folder, "callgrind.out")
+        # callgrind knows it by one of its two names in the C library
         marks = [f"--dump-before={prefix}{_MARK}" for prefix in ("", "__")]
         output = _process.run(
             side,
             command,
             hash_seed=hash_seed,
-            under=[*before, *_callgrind.command(valgrind, result, *marks)],
+            under=_callgrind.command(valgrind, written, *marks),
             environment=environment,
         ).output
-        return _read(result, name, side, output)
+        return _read(written, name, side, output)
 
 
 def _read(result: str, name: str, side: str, output: str) -> Count:
