@@ -19,6 +19,7 @@ WERROR ?= false
 SECONDS ?= 600
 STRESS_SECONDS ?= 10
 MINORS := 3.13 3.12 3.11 3.10
+GUARDED := 3.13 3.11
 SANITIZERS := plain asan tsan
 
 ifneq ($(origin CC),default)
@@ -30,7 +31,7 @@ unexport PYTHONPATH PYTHONHOME
 .PHONY: help
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 # --- to use it ----------------------------------------------------------------------------------
 
@@ -78,6 +79,32 @@ model: $V/.made ## The protocols' models, checked by Spin (Debian's package, ins
 
 mutants: $V/.made ## Mistakes planted in the core, each of which the explorer must find
 	$V/bin/python tests/explore/mutants.py $(ARGS)
+
+# The newest CPython found, where none of GUARDED is.
+guarded = $$(found=$$(.ci/pythons | cut -d' ' -f1); \
+	grep -xF $(GUARDED:%=-e %) <<<"$$found" || head -n 1 <<<"$$found")
+
+define for_each_guarded
+@failed=; \
+for minor in $(guarded); do \
+	printf '\n== Python %s ==\n' "$$minor"; \
+	$(MAKE) --no-print-directory "$@-$$minor" || failed="$$failed $$minor"; \
+done; \
+[ -z "$$failed" ] || { echo "failed on Python:$$failed" >&2; exit 1; }
+endef
+
+.PHONY: guard guard-record $(MINORS:%=guard-%) $(MINORS:%=guard-record-%)
+guard: ## Instructions against those recorded (valgrind, installed if root)
+	$(for_each_guarded)
+
+guard-record: ## Record them anew
+	$(for_each_guarded)
+
+$(MINORS:%=guard-%): guard-%: $V-%/.objcg
+	$V-$*/bin/python tests/guard/guard.py
+
+$(MINORS:%=guard-record-%): guard-record-%: $V-%/.objcg
+	$V-$*/bin/python tests/guard/guard.py --record
 
 regtest: $(SANITIZERS:%=stress-%) explore-more ## Stress, SECONDS=600 in each build; more schedules
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from objcg import bench
-from objcg.bench import _instructions, _seed_cases, document, runner
+from objcg.bench import _callgrind, _seed_cases, document, runner
 
 
 def test_every_case_is_measured_once_in_each_round_and_the_first_round_is_not_counted():
@@ -145,4 +145,30 @@ calls=3 7
 fn=slab_alloc
 12 30
 """
-    assert _instructions.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}
+    assert _callgrind.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}
+    assert _callgrind.calls(text) == {("libc.so.6", "lock"): 3}
+
+
+def test_calls_are_counted_by_the_file_of_what_was_called():
+    text = """\
+ob=/x/libpython3.13.so.1.0
+fn=PyObject_Malloc
+cob=/x/_core.so
+cfn=object_malloc
+calls=5 10
+7 100
+cfn=PyErr_NoMemory
+calls=1 3
+8 9
+
+ob=/x/_core.so
+fn=object_malloc
+10 50
+cfn=object_malloc'2
+calls=2 10
+11 20
+"""
+    assert _callgrind.calls(text) == {
+        ("_core.so", "object_malloc"): 7,
+        ("libpython3.13.so.1.0", "PyErr_NoMemory"): 1,
+    }

@@ -24,6 +24,7 @@ NAMES: tuple[str, ...] = (
     "suite",
     "switch",
     "scale",
+    "instructions",
 )
 """All benchmarks, in the order in which they are listed: modules of this package."""
 

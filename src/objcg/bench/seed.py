@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _instructions, _lab_process
+from . import _lab_instructions, _lab_process
 from ._lab_process import Case
 from ._seed_cases import BASELINE, COUNTED, PATH, STEPS_OF_FORK, VARIANTS, cells
 from ._seed_tables import figure, markdown, table
@@ -51,7 +51,7 @@ def run(options: Options) -> list[Row]:
     if options.extra.get("instructions"):
         options.progress("seed: counting instructions")
         instructions = {
-            name: _instructions.count(list(PATH), request) for name, request in COUNTED.items()
+            name: _lab_instructions.count(list(PATH), request) for name, request in COUNTED.items()
         }
     left = options.rounds
     number = 0

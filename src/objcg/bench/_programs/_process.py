@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from objcg.bench.runner import BenchmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 STOCK, OBJCG = "stock", "objcg"
 
@@ -82,13 +82,15 @@ def run(
     under: Sequence[str] = (),
     options: Sequence[str] = (),
     tracer: str | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Result:
     """Run a program of Python, by its path, as that side.
 
     A script finds modules in its folder. With a library, which is loaded before all and replaces
     malloc, the interpreter uses malloc for everything. `under` is the command, of another tool,
     that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a module that
-    runs the program. A tracer is a memory profiler that has to be found in the process.
+    runs the program. A tracer is a memory profiler that has to be found in the process. What of the
+    environment would change the allocator is left out.
 
     Raises:
         ProcessFailed: see there.
@@ -104,6 +106,7 @@ def run(
             hash_seed=hash_seed,
             library=library,
             timeout=timeout,
+            environ=environ,
         )
         try:
             with open(report, encoding="utf-8") as file:
@@ -120,6 +123,8 @@ def run(
         library=loaded,
         tracers=tuple(tracers.split()),
     )
+    if under and os.path.basename(result.library).startswith("vgpreload_"):
+        result = result._replace(library="")  # valgrind's own, which replaces nothing
     _check(side, result, library, tracer)
     return result
 
@@ -130,6 +135,7 @@ def launch(
     hash_seed: int,
     library: str | None = None,
     timeout: float | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Usage:
     """Run a command as it is, by the path of its program; see `run`.
 
@@ -141,7 +147,7 @@ def launch(
         variables |= preload(library)
     extra = [f"{name}={text}" for name, text in variables.items()]
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
-    output, errors = _communicate([*launcher, *command], environment(), timeout)
+    output, errors = _communicate([*launcher, *command], environment(environ), timeout)
     rest, _, last = output.rstrip("\n").rpartition("\n")
     numbers = last.split()
     if len(numbers) != 4 or numbers[0] != "0":
@@ -152,9 +158,9 @@ def launch(
     return Usage(float(numbers[1]), float(numbers[2]), int(numbers[3]), rest.strip())
 
 
-def environment() -> dict[str, str]:
-    """Return the variables of this process, without what would change the allocator."""
-    return {name: text for name, text in os.environ.items() if name not in _UNWANTED}
+def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return variables, those of this process, without what would change the allocator."""
+    return {name: text for name, text in environ.items() if name not in _UNWANTED}
 
 
 def preload(library: str) -> dict[str, str]:
@@ -177,7 +183,7 @@ def _check(side: str, result: Result, library: str | None, tracer: str | None) -
 
 
 def _communicate(
-    command: list[str], variables: dict[str, str], timeout: float | None
+    command: list[str], variables: Mapping[str, str], timeout: float | None
 ) -> tuple[str, str]:
     """Run to the end, in a session of its own so that all of it can be ended."""
     with subprocess.Popen(  # noqa: S603  # this interpreter, and code from here
