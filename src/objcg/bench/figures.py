@@ -79,6 +79,9 @@ class Curves:
 
     curves: Sequence[Curve]
 
+    reference: float | None = None
+    """Of ratios: what is neither gain nor loss. Above is a loss."""
+
 
 @dataclass(frozen=True)
 class Figure:

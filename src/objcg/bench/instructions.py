@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import _callgrind, _counted
 from ._programs import _process
 from ._programs._process import OBJCG, STOCK
+from .figures import Bars, Figure, Value
 from .runner import BenchmarkError, markdown_table, text_table
 
 if TYPE_CHECKING:
@@ -267,7 +268,24 @@ def _short(file: str) -> str:
     return file.partition(".")[0]
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios, and the instructions of one operation where a program repeats one."""
+    ratios = [Value(row["program"], row["ratio"]) for row in rows]
+    operations = [
+        Value(row["operation"], row[f"{side}_instructions"] / row["operations"], series=side)
+        for row in rows
+        if row["operations"]
+        for side in SIDES
+    ]
+    panels = [Bars("whole program", f"ratio to {STOCK} (above 1: more)", ratios, 1.0)]
+    if operations:
+        text = "instructions, with the loop around it"
+        panels.append(Bars("one operation", text, operations, logarithmic=False))
+    note = f"Instructions, not time. {_repeatable(rows)}"
+    return Figure(panels, notes=[note])
 
 
 def table(rows: list[Row]) -> str:

@@ -23,7 +23,7 @@ from .runner import BenchmarkError, imported
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .figures import Figure, Value
+    from .figures import Curve, Figure, Value
 
 FORMATS = (".svg", ".png")
 
@@ -159,6 +159,8 @@ def _figure(described: Figure, heading: _Heading) -> Any:
     if curves:
         patch = _matplotlib("patches").Patch
         legend += [patch(color=c, label=label) for label, c in _curve_colours(curves[0]).items()]
+        if any(_is_lost(panel, curve, y) for panel in curves for curve, y in _ends(panel)):
+            legend.append(patch(color=LOSS, label=f"{OURS}, worse"))
     legend_lines = math.ceil(len(legend) / _LEGEND_COLUMNS)
     top = _LINE * (1.5 * len(title) + len(heading.lines) + 1.3 * legend_lines + 1)
     notes = [line for text in described.notes for line in textwrap.wrap(text, 135)]
@@ -378,6 +380,15 @@ def _curve_colours(panel: Curves) -> dict[str, str]:
     return {label: GAIN if label == OURS else next(others) for label in labels}
 
 
+def _ends(panel: Curves) -> list[tuple[Curve, float]]:
+    return [(curve, point[1]) for curve in panel.curves for point in curve.points]
+
+
+def _is_lost(panel: Curves, curve: Curve, y: float) -> bool:
+    """Say whether a point is to have the colour of a loss."""
+    return panel.reference is not None and curve.label == OURS and round(y, 2) > panel.reference
+
+
 def _draw_curves(axes: Any, panel: Curves) -> None:
     colours = _curve_colours(panel)
     for curve in panel.curves:
@@ -393,10 +404,16 @@ def _draw_curves(axes: Any, panel: Curves) -> None:
             colors=colour,
             linewidth=1,
         )
+        lost = [point[:2] for point in curve.points if _is_lost(panel, curve, point[1])]
+        if lost:
+            axes.scatter(*zip(*lost, strict=True), s=16, c=LOSS, zorder=3, linewidths=0)
+    if panel.reference is not None:
+        axes.axhline(panel.reference, color="black", linewidth=0.9)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sorted({point[0] for curve in panel.curves for point in curve.points}))
     ends = [end for curve in panel.curves for _, y, q in curve.points for end in (y, *(q or ()))]
+    ends += [panel.reference] if panel.reference is not None else []
     low, high = min(ends), max(ends)
     # what differs little shall look so
     room = max(1.1, math.sqrt(_LEAST_SPAN * low / high))

@@ -24,10 +24,11 @@ def core() -> Any:
 
 
 CORE = core()
+SIDE = "objcg" if "objcg._core" in sys.modules else "stock"
 
 
 def main(scale: float) -> int:
     """Allocate and free; return how often."""
     count = int(1_000_000 * scale)
-    CORE.time_malloc("installed", count, 64, "pair")
+    CORE.time_malloc(SIDE, count, 64, "pair")
     return count
