@@ -118,13 +118,26 @@ def test_what_a_result_does_not_have_is_not_measured(goals):
 
 
 def test_the_worst_pattern_counts(goals):
-    row = {"size": 64, "n": 1_000_000, "side": "objcg", "ratio": 0.9, "pattern": "fifo"}
-    others = [row | {"side": "mimalloc", "ratio": 3.0}, row | {"size": 128, "ratio": 3.0}]
     goal = "`alloc`: 1,000,000 blocks of 64 bytes, the worst pattern"
-    assert lines(goals, alloc=[row, *others])[goal][0] == "0.900x, fifo"
-    worse = row | {"pattern": "random", "ratio": 1.001}
-    assert lines(goals, alloc=[row, worse, *others])[goal][0] == "**1.001x, random**"
-    assert "no row with size 64, n 1000000" in lines(goals, alloc=others[1:])[goal][0]
+    # another phase, side and size are worse, and have no goal
+    assert lines(goals, alloc=made_up.alloc_rows())[goal][0] == "0.900x (0.890 to 0.910), pair"
+    missed = lines(goals, alloc=made_up.alloc_rows(worst=1.001))[goal]
+    assert missed[0] == "**1.001x (0.991 to 1.011), pair**"
+    some = [row for row in made_up.alloc_rows() if row["pattern"] != "pair"]
+    assert lines(goals, alloc=some)[goal][0] == "not measured (6 of 7 patterns only)"
+
+
+def test_the_worst_round_at_the_limit_counts(goals):
+    above = "`limits`: above memory.max of 16 MiB, the worst of all"
+    errors = "`limits`: errors in a task of another group"
+    met = lines(goals, limits=made_up.limits_rows())
+    assert met[above][0] == "6,291,456 bytes, call"
+    assert met[errors][0] == "0"
+    missed = lines(goals, limits=made_up.limits_rows(worst=6_291_457, errors=1))
+    assert missed[above][0] == "**6,291,457 bytes, call**"
+    assert missed[errors][0] == "**7**"
+    some = lines(goals, limits=made_up.limits_rows()[1:])
+    assert some[above][0] == "not measured (6 of 7 ways only)"
 
 
 def test_both_versions_have_to_meet_a_goal(goals):
@@ -219,6 +232,27 @@ def test_a_stored_result_has_a_line_for_each_row(measure):
     text = measure.as_text(result)
     assert json.loads(text) == result
     assert len([line for line in text.splitlines() if "benchmark" in line]) == len(result["rows"])
+
+
+def test_the_projects_document_is_what_its_results_make(benchmarks):
+    # if this fails: make documents
+    assert benchmarks.make(DOCS / "benchmarks.md", DOCS / "benchmarks", check=True) == []
+
+
+def test_options_of_the_benchmark_are_passed_on(measure, tmp_path, monkeypatch):
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho "$@" > "$SAID"; exit 3\n')
+    fake.chmod(0o755)
+    said = tmp_path / "said"
+    monkeypatch.setenv("SAID", str(said))
+    where = ["--python", str(fake), "--results", str(tmp_path / "results")]
+    command = ["measure.py", *where, "suite", "--rounds", "3", "--", "--only", "json_loads"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert measure.main() == 1
+    assert said.read_text() == "-m objcg bench suite --json --only json_loads --rounds 3\n"
+    monkeypatch.setattr(sys, "argv", ["measure.py", "suite", "--", "--quick"])
+    with pytest.raises(SystemExit):
+        measure.main()
 
 
 def test_what_cannot_be_measured_is_reported_and_stores_nothing(

@@ -45,6 +45,11 @@ def test_a_picture_says_what_was_measured_and_where(name, tmp_path):
     assert "CPython 3.13.99 (made up), none, rounds: 3" in said
     labels = {
         "programs": ["dicts", "geometric mean", "0.87", "objcg, worse", "mimalloc"],
+        "alloc": ["1,000,000, freed oldest first", "mimalloc", "objcg, worse", "128"],
+        "start": ["objcg run -c pass", "peak memory", "1.47", "objcg, worse"],
+        "limits": ["call, blocks of 144 bytes", "6,144", "median", "goal: at most"],
+        "memory": ["ints", "peak: the process at its peak", "0.97", "1.23", "jemalloc"],
+        "instructions": ["start", "with group:", "1.03", "99", "stock"],
         "suite": ["slow", "fast", "1.04", "time, geometric mean 0.990"],
         "switch": ["operation enter", "ns for one operation", "240", "goal: at most"],
         "scale": ["1,000,000", "n: groups", "ns, allocation and free", "stock"],
@@ -97,6 +102,13 @@ def test_a_loss_has_a_colour_of_its_own():
     ]
     goals = [Value("a", 250, goal=250), Value("b", 251, goal=250), Value("c", 9999)]
     assert plots._colours(Bars("", "", goals)) == [plots.GAIN, plots.LOSS, plots.GAIN]
+
+
+def test_a_point_of_a_curve_that_is_a_loss_has_that_colour(tmp_path):
+    rows = [row for row in made_up.alloc_rows(worst=1.2) if row["pattern"] == "pair"]
+    assert plots.LOSS in draw(made_up.result("alloc", rows), tmp_path / "loss.svg").read_text()
+    rows = [row for row in made_up.alloc_rows(worst=0.9) if row["pattern"] == "pair"]
+    assert plots.LOSS not in draw(made_up.result("alloc", rows), tmp_path / "gain.svg").read_text()
 
 
 def test_no_line_of_the_longest_result_stands_on_another():
