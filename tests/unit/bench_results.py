@@ -57,6 +57,8 @@ def suite_row(benchmark, status, ratio=None, memory=None, reason=None):
         "memory_ratio": memory,
         "memory_ratio_quartiles": memory and [memory, memory],
         "rounds": 3,
+        "scripts": 9,
+        "scripts_known": 9,
         "pyperformance": "0",
     }
 

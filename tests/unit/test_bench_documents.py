@@ -113,6 +113,9 @@ def test_what_a_result_does_not_have_is_not_measured(goals):
         "not measured",
     )
     assert found["`suite`: time, geometric mean"] == ("not measured", "not measured")
+    some = [row | {"scripts": 1} for row in made_up.suite_rows(failed=True)]
+    suite = {goal: text for goal, (text, _) in lines(goals, suite=some).items() if "suite" in goal}
+    assert set(suite.values()) == {"not measured (1 of 9 scripts only)"}
     part = lines(goals, programs=[made_up.mean_row("objcg", 0.5, programs=2)])
     assert part["`programs`: time, geometric mean"][0] == "not measured (2 of 8 programs only)"
 

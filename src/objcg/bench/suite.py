@@ -96,7 +96,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> list[Row]:
     """Measure; see `objcg.bench.Benchmark`."""
-    chosen = _choose(scripts(), options)
+    known = scripts()
+    chosen = _choose(known, options)
     plan = _Plan(
         rounds=options.rounds,
         seed=options.seed,
@@ -117,6 +118,8 @@ def run(options: Options) -> list[Row]:
     where = {
         "rounds": options.rounds,
         "seed": options.seed,
+        "scripts": len(chosen),
+        "scripts_known": len(known),
         "pyperformance": getattr(_import("pyperformance"), "__version__", None),
     }
     return [{**row, **where} for row in rows]
