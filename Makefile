@@ -4,6 +4,7 @@
 #   CC=...       the C compiler
 #   WERROR=true  compiler warnings are errors, as in CI
 #   ARGS=...     further arguments for pytest, the demo or the benchmark
+#   ON=3.11      one version for `make results`, which measures on 3.13 (.venv) and 3.11
 #
 # Nothing is installed outside this folder: tools come from PyPI into .venv, and everything built
 # goes to build/ and the .venv folders.  What is up to date is not done again.
@@ -15,10 +16,12 @@ MAKEFLAGS += --no-builtin-rules
 
 V := .venv
 ARGS ?=
+ON ?= 3.13 3.11
 WERROR ?= false
 SECONDS ?= 600
 STRESS_SECONDS ?= 10
 MINORS := 3.13 3.12 3.11 3.10
+GUARDED := 3.13 3.11
 SANITIZERS := plain asan tsan
 
 ifneq ($(origin CC),default)
@@ -30,16 +33,26 @@ unexport PYTHONPATH PYTHONHOME
 .PHONY: help
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 # --- to use it ----------------------------------------------------------------------------------
 
-.PHONY: demo bench
+.PHONY: demo bench results documents
 demo: $V/.objcg ## Install into .venv and run the example
 	$V/bin/python examples/tenants.py $(ARGS)
 
 bench: $V/.objcg ## Measure allocation against stock CPython
 	$V/bin/objcg bench alloc $(ARGS)
+
+measured = $(foreach minor,$(ON),$(if $(filter 3.13,$(minor)),$V,$V-$(minor)))
+results: $V/.objcg $V/.bench $(measured:%=%/.objcg) $(measured:%=%/.bench) ## Measure for docs/benchmarks.md: hours, or ON=3.11 ARGS="switch --rounds 3"
+	@status=0; \
+	$V/bin/python docs/measure.py $(measured:%=--python %/bin/python) $(ARGS) || status=$$?; \
+	$V/bin/python docs/benchmarks.py || status=$$?; \
+	exit $$status
+
+documents: $V/.objcg $V/.bench ## docs/benchmarks.md and its pictures from docs/benchmarks/*.json
+	$V/bin/python docs/benchmarks.py
 
 # --- to test it ---------------------------------------------------------------------------------
 
@@ -71,6 +84,32 @@ model: $V/.made ## The protocols' models, checked by Spin (Debian's package, ins
 
 mutants: $V/.made ## Mistakes planted in the core, each of which the explorer must find
 	$V/bin/python tests/explore/mutants.py $(ARGS)
+
+# The newest CPython found, where none of GUARDED is.
+guarded = $$(found=$$(.ci/pythons | cut -d' ' -f1); \
+	grep -xF $(GUARDED:%=-e %) <<<"$$found" || head -n 1 <<<"$$found")
+
+define for_each_guarded
+@failed=; \
+for minor in $(guarded); do \
+	printf '\n== Python %s ==\n' "$$minor"; \
+	$(MAKE) --no-print-directory "$@-$$minor" || failed="$$failed $$minor"; \
+done; \
+[ -z "$$failed" ] || { echo "failed on Python:$$failed" >&2; exit 1; }
+endef
+
+.PHONY: guard guard-record $(MINORS:%=guard-%) $(MINORS:%=guard-record-%)
+guard: ## Instructions against those recorded (valgrind, installed if root)
+	$(for_each_guarded)
+
+guard-record: ## Record them anew
+	$(for_each_guarded)
+
+$(MINORS:%=guard-%): guard-%: $V-%/.objcg
+	$V-$*/bin/python tests/guard/guard.py
+
+$(MINORS:%=guard-record-%): guard-record-%: $V-%/.objcg
+	$V-$*/bin/python tests/guard/guard.py --record
 
 regtest: $(SANITIZERS:%=stress-%) explore-more ## Stress, SECONDS=600 in each build; more schedules
 
@@ -121,12 +160,12 @@ clean: ## Remove all that was built or installed here
 # --- set-up -------------------------------------------------------------------------------------
 #
 # Each virtual environment has a stamp per thing done in it: .made, .build (tools that build),
-# .test, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no time of
-# its own, such as a list of requirements, and is only rewritten when that changed.
+# .test, .bench, .lint, .objcg (the project itself).  A stamp holds what it depends on that has no
+# time of its own, such as a list of requirements, and is only rewritten when that changed.
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.bench %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -174,6 +213,9 @@ $V-%/.made:
 %/.test: %/.made pyproject.toml
 	@$(call install,$*,$@,test)
 
+%/.bench: %/.made pyproject.toml
+	@$(call install,$*,$@,bench peers)
+
 %/.lint: %/.made pyproject.toml
 	@$(call install,$*,$@,lint)
 
@@ -204,7 +246,7 @@ build/configuration: FORCE
 	@PATH="$(CURDIR)/$*/bin:$$PATH" $*/bin/python -m pip install -q --no-build-isolation \
 		--no-deps --force-reinstall --config-settings=build-dir=$*/build \
 		--config-settings=setup-args=-Dwerror=$(WERROR) \
-		--config-settings=setup-args=-Dlab=$(if $(filter $V,$*),true,false) .
+		--config-settings=setup-args=-Dlab=$(if $(filter $V $V-3.11,$*),true,false) .
 	@touch $@
 
 sanitize_plain := -Dbuildtype=debugoptimized

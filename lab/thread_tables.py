@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from objcg import bench
-from objcg.bench.runner import TABLE_BEGIN, TABLE_END
+from objcg.bench.document import rewrite
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
@@ -25,36 +25,6 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     rounds = f"{rows[0]['rounds']} rounds in {rows[0]['processes']} processes"
     machine = f"{result['machine']}; {rows[0]['compiler']}; {result['python']}; {rounds}."
     return {"machine": machine, **bench.load(result["name"]).markdown(rows)}
-
-
-def rewrite(document: str, by_name: dict[str, str]) -> str:
-    """Return the document with its tables replaced.
-
-    Raises:
-        ValueError: a marker names no table, or has no end; or there is no marker at all.
-    """
-    before, after = TABLE_BEGIN.split("{}")
-    lines: list[str] = []
-    open_table: str | None = None
-    found = 0
-    for line in document.splitlines():
-        if line.startswith(before) and line.endswith(after):
-            if open_table is not None:
-                break
-            open_table = line[len(before) : -len(after)]
-            if open_table not in by_name:
-                raise ValueError(f"no table {open_table!r}; there are {', '.join(by_name)}")
-            lines += [line, by_name[open_table], TABLE_END]
-            found += 1
-        elif open_table is None:
-            lines.append(line)
-        elif line == TABLE_END:
-            open_table = None
-    if open_table is not None:
-        raise ValueError(f"table {open_table!r} has no {TABLE_END}")
-    if not found:
-        raise ValueError(f"it has no line {TABLE_BEGIN.format('NAME')}")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> int:

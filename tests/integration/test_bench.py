@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from objcg import bench
-from objcg.bench import _instructions, _lab, _lab_process, _seed_cases, seed
+from objcg.bench import _lab, _lab_instructions, _lab_process, _seed_cases, seed
 from objcg.bench.runner import BenchmarkError, Options
 
 from .programs import run
@@ -214,12 +214,12 @@ def test_what_goes_wrong_in_a_measuring_process_is_one_line():
 def test_without_valgrind_the_error_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(BenchmarkError, match="--instructions needs valgrind"):
-        _instructions.count(["objcg"], _lab.Request("pair", 1))
+        _lab_instructions.count(["objcg"], _lab.Request("pair", 1))
 
 
 @needs_lab
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
 def test_a_variant_that_does_more_runs_more_instructions():
-    counted = _instructions.count(["unaccounted", "original"], _lab.Request("pair", 20_000))
+    counted = _lab_instructions.count(["unaccounted", "original"], _lab.Request("pair", 20_000))
     # each allocation and free takes some, and not thousands
     assert 10 < counted["unaccounted"] < counted["original"] < 1000

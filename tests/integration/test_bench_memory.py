@@ -83,7 +83,8 @@ def test_a_library_is_a_side_and_one_that_is_not_there_is_named(monkeypatch):
 
 
 def test_a_ratio_is_to_stock_of_the_same_round_and_a_loss_is_marked(monkeypatch):
-    def fake(side, command, *, hash_seed, library=None):
+    def fake(side, command, *, hash_seed, library=None, tracer=None):
+        assert tracer == ("tracemalloc" if len(command) <= 3 else None)
         factor = hash_seed * (1 if side == "stock" else 2)
         found = {"before": 0, "held": 100 * factor, "few": 50 * factor, "none": 20 * factor}
         output = json.dumps({**found, "kept": 10}) if len(command) > 3 else "1000"
@@ -100,7 +101,12 @@ def test_a_ratio_is_to_stock_of_the_same_round_and_a_loss_is_marked(monkeypatch)
 
 def test_a_program_that_says_something_else_is_an_error(monkeypatch, tmp_path):
     program = tmp_path / "program.py"
-    program.write_text("import sys\nprint('{}' if len(sys.argv) > 3 else 1)\n")
+    program.write_text(
+        "import sys, tracemalloc\n"
+        "measured = len(sys.argv) > 3\n"
+        "measured or tracemalloc.start()\n"
+        "print('{}' if measured else 1)\n"
+    )
     monkeypatch.setattr(memory, "_PROGRAM", str(program))
     with pytest.raises(BenchmarkError, match=r"the program said something else: '\{\}'"):
         memory.run(Options(rounds=1, extra={"no_preload": True}))

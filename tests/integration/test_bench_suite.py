@@ -160,6 +160,9 @@ def test_the_suite_is_measured_with_what_failed_and_why(made_up):
 
 def test_only_some_are_measured(made_up):
     rows = suite.run(Options(rounds=1, extra={"only": ["two"]}))
+    # a document can tell that this is not all of it
+    assert {(row["scripts"], row["scripts_known"]) for row in rows} == {(1, len(suite.scripts()))}
+    assert len(suite.scripts()) > 1
     assert [row["benchmark"] for row in rows] == ["first", "second", "geometric mean", "worst"]
     assert "None failed on one side only" in suite.table(rows)
     with pytest.raises(BenchmarkError, match=r"no benchmark 'three'; it has alone, .*two"):

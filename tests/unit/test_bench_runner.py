@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from objcg import bench
-from objcg.bench import _instructions, _seed_cases, runner
-
-ROOT = Path(__file__).resolve().parents[2]
+from objcg.bench import _callgrind, _seed_cases, document, runner
 
 
 def test_every_case_is_measured_once_in_each_round_and_the_first_round_is_not_counted():
@@ -99,15 +94,6 @@ def test_the_kernels_published_ratios_are_those_of_the_design():
     assert ratios["root", "patched"] == 1.06
 
 
-@pytest.fixture(scope="module")
-def thread_tables():
-    path = ROOT / "lab" / "thread_tables.py"
-    spec = importlib.util.spec_from_file_location("thread_tables", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 DOCUMENT = """\
 before
 <!-- table: a -->
@@ -119,15 +105,15 @@ between
 """
 
 
-def test_a_documents_tables_are_replaced_and_nothing_else(thread_tables):
-    text = thread_tables.rewrite(DOCUMENT, {"a": "| new |", "b": "| too |", "c": "unused"})
+def test_a_documents_tables_are_replaced_and_nothing_else():
+    text = document.rewrite(DOCUMENT, {"a": "| new |", "b": "| too |", "c": "unused"})
     assert text == DOCUMENT.replace("old\n", "| new |\n").replace("b -->\n", "b -->\n| too |\n")
     # again: the same
-    assert thread_tables.rewrite(text, {"a": "| new |", "b": "| too |"}) == text
+    assert document.rewrite(text, {"a": "| new |", "b": "| too |"}) == text
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("text", "told"),
     [
         (DOCUMENT.replace("table: b", "table: x"), "no table 'x'; there are a, b"),
         (DOCUMENT.replace("old\n<!-- end -->\n", ""), "'a' has no <!-- end -->"),
@@ -135,9 +121,9 @@ def test_a_documents_tables_are_replaced_and_nothing_else(thread_tables):
         ("no markers\n", "it has no line"),
     ],
 )
-def test_a_document_with_wrong_markers_is_left_alone(thread_tables, document, told):
+def test_a_document_with_wrong_markers_is_left_alone(text, told):
     with pytest.raises(ValueError, match=told):
-        thread_tables.rewrite(document, {"a": "", "b": ""})
+        document.rewrite(text, {"a": "", "b": ""})
 
 
 def test_instructions_are_counted_where_they_were_run():
@@ -159,4 +145,30 @@ calls=3 7
 fn=slab_alloc
 12 30
 """
-    assert _instructions.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}
+    assert _callgrind.by_object(text) == {"libc.so.6": 100, "objcg.so": 41}
+    assert _callgrind.calls(text) == {("libc.so.6", "lock"): 3}
+
+
+def test_calls_are_counted_by_the_file_of_what_was_called():
+    text = """\
+ob=/x/libpython3.13.so.1.0
+fn=PyObject_Malloc
+cob=/x/_core.so
+cfn=object_malloc
+calls=5 10
+7 100
+cfn=PyErr_NoMemory
+calls=1 3
+8 9
+
+ob=/x/_core.so
+fn=object_malloc
+10 50
+cfn=object_malloc'2
+calls=2 10
+11 20
+"""
+    assert _callgrind.calls(text) == {
+        ("_core.so", "object_malloc"): 7,
+        ("libpython3.13.so.1.0", "PyErr_NoMemory"): 1,
+    }

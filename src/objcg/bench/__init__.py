@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAMES: tuple[str, ...] = (
     "seed",
     "programs",
+    "peers",
     "alloc",
     "start",
     "limits",
@@ -23,6 +24,7 @@ NAMES: tuple[str, ...] = (
     "suite",
     "switch",
     "scale",
+    "instructions",
 )
 """All benchmarks, in the order in which they are listed: modules of this package."""
 
@@ -54,6 +56,8 @@ class Benchmark(Protocol):
 
     def markdown(self, rows: list[Row]) -> dict[str, str]:
         """Return the rows as Markdown tables, by the names that documents know them by."""
+
+    # It may have figure(rows), too; see `objcg.bench.figures`.
 
 
 def load(name: str) -> Benchmark:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _allocators
-from ._programs._process import OBJCG
+from ._programs._process import OBJCG, STOCK
+from .figures import Curve, Curves, Figure, left_out
 from .runner import markdown_table, ratio_text, text_table, with_quartiles
 
 if TYPE_CHECKING:
@@ -23,6 +24,30 @@ _TEXTS = {
 
 _Case = tuple[int, int, str]
 """Size, n as asked for, pattern."""
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios by size, a panel for each pattern and number of blocks."""
+    by_panel: dict[str, dict[str, list[Row]]] = {}
+    for row in _measured(rows):
+        if _is_whole(row):
+            title = _TEXTS[row["pattern"]].format(row["asked"])
+            by_panel.setdefault(title, {}).setdefault(row["side"], []).append(row)
+    panels = [
+        Curves(
+            title,
+            "bytes of a block",
+            f"ratio to {STOCK} (above 1: slower)",
+            [
+                Curve(side, [(row["size"], row["ratio"], row["ratio_quartiles"]) for row in of])
+                for side, of in by_side.items()
+            ],
+            reference=1.0,
+        )
+        for title, by_side in by_panel.items()
+    ]
+    note = "Upright lines: from the first to the third quartile of the rounds."
+    return Figure(panels, columns=2, notes=[note, *left_out(rows)])
 
 
 def table(rows: list[Row]) -> str:

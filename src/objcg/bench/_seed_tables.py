@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._seed_cases import BASELINE, COUNTED, KERNEL, PATH, SCENARIOS, VARIANTS
+from .figures import OURS, WHISKERS, Bars, Figure, Value
 from .runner import markdown_table, text_table
 
 if TYPE_CHECKING:
@@ -31,6 +32,28 @@ def table(rows: list[Row]) -> str:
     for name, (text, headings, lines) in _tables(rows).items():
         parts.append(f"{name}: {text}\n{text_table(headings, lines, left=_LEFT.get(name, 1))}")
     return "\n\n".join(parts)
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return nanoseconds, a panel for each situation of each scenario that has some variants."""
+    panels = []
+    for scenario in SCENARIOS:
+        of_scenario = [row for row in rows if row["scenario"] == scenario.name]
+        one_variant = len({row["variant"] for row in of_scenario}) == 1
+        by_panel: dict[str, list[Value]] = {}
+        for row in of_scenario:
+            heading = _heading(scenario, _situation(row))
+            title = scenario.name if heading == "ns" else f"{scenario.name}, {heading}"
+            by_panel.setdefault(scenario.name if one_variant else title, []).append(
+                Value(
+                    heading if one_variant else row["variant"],
+                    row["ns_per_op"],
+                    row["ns_per_op_quartiles"],
+                    OURS if row["variant"] == OURS else "variants",
+                )
+            )
+        panels += [Bars(title, "ns for one operation", bars) for title, bars in by_panel.items()]
+    return Figure(panels, columns=3, notes=[WHISKERS])
 
 
 def markdown(rows: list[Row]) -> dict[str, str]:

@@ -42,6 +42,7 @@ from .runner import BenchmarkError, interleave, ratios, summary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .figures import Figure
     from .runner import Options, Row
 
 NAME = "alloc"
@@ -285,7 +286,12 @@ def without_huge_pages() -> Iterator[None]:
         prctl(set_disable, before, 0, 0, 0)
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios by size, a panel for each pattern and number of blocks."""
+    return _alloc_tables.figure(rows)
 
 
 def table(rows: list[Row]) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import objcg
 
 from ._worker import Worker, serve
+from .figures import Bars, Figure, Value
 from .runner import (
     interleave,
     markdown_table,
@@ -137,7 +138,28 @@ def _row(way: str, samples: list[Row]) -> Row:
     }
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the bytes above the limit, with the bound on them, and the time to the error."""
+    above, times = [], []
+    for row in rows:
+        label = f"{row['case']}, blocks of {row['block']:,} bytes"
+        worst = row["overshoot_worst"] / 1024
+        above.append(Value(label, worst, goal=row["bound"] / 1024))
+        quartiles = [number / 1024 for number in row["overshoot_quartiles"]]
+        above.append(Value(label, row["overshoot"] / 1024, quartiles, "median"))
+        if row["ns"] is not None:
+            times.append(Value(label, row["ns_worst"] / 1000))
+            quartiles = [number / 1000 for number in row["ns_quartiles"]]
+            times.append(Value(label, row["ns"] / 1000, quartiles, "median"))
+    panels = [
+        Bars("above memory.max, with the bound on it", "KiB", above, logarithmic=False),
+        Bars("from crossing the limit to the error", "microseconds", times, logarithmic=True),
+    ]
+    note = "objcg: the worst of all rounds; beside it the median, with its quartiles."
+    return Figure([panel for panel in panels if panel.values], notes=[note])
 
 
 _HEADINGS = [

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import _allocators
 from ._programs import _process
 from ._programs._process import STOCK
+from .figures import WHISKERS, Bars, Figure, Value, left_out
 from .programs import marked, parse_scale
 from .runner import BenchmarkError, markdown_table, nothing, ratios, summary, text_table
 
@@ -118,7 +119,9 @@ def run(options: Options) -> list[Row]:
     size: dict[str, float] = {}
     order = random.Random(options.seed)  # noqa: S311  # an order, no secret
     for kind in objects:
-        answer = _process.run(STOCK, [_PROGRAM, kind, str(_SAMPLE)], hash_seed=1)
+        answer = _process.run(
+            STOCK, [_PROGRAM, kind, str(_SAMPLE)], hash_seed=1, tracer="tracemalloc"
+        )
         size[kind] = int(answer.output) / _SAMPLE
     for number in range(options.rounds):
         for kind in order.sample(list(objects), len(objects)):
@@ -192,7 +195,26 @@ def _bytes(stage: str, lives: Sequence[Life]) -> list[float]:
     return [float(getattr(life, stage)) for life in lives]
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios, a panel for each stage."""
+    panels = [
+        Bars(
+            f"{stage}: {text}",
+            f"ratio to {STOCK} (above 1: worse)",
+            [
+                Value(row["kind"], row["ratio"], row["ratio_quartiles"], row["side"])
+                for row in rows
+                if row.get("stage") == stage and row["ratio"] is not None
+            ],
+            1.0,
+        )
+        for stage, text in STAGES.items()
+    ]
+    panels = [panel for panel in panels if panel.values]
+    return Figure(panels, columns=2, notes=[WHISKERS, *left_out(rows)])
 
 
 def table(rows: list[Row]) -> str:

@@ -7,6 +7,8 @@ measurements of the same round. What is reported is the median over the rounds, 
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import platform
 import random
@@ -30,6 +32,21 @@ TABLE_END = "<!-- end -->"
 
 class BenchmarkError(Exception):
     """A benchmark cannot be run here; the text says why and what to do, in one line."""
+
+
+def imported(module: str, what: str, package: str) -> Any:
+    """Import what is no dependency of objcg, of that package on PyPI.
+
+    Raises:
+        BenchmarkError: it cannot be imported; the text says `what` it is for and how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BenchmarkError(
+            f"{what}, which cannot be imported here ({error}); install it "
+            f"with: {sys.executable} -m pip install {package}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -147,6 +164,33 @@ def _huge_pages() -> str:
             return file.read().partition("[")[2].partition("]")[0]
     except OSError:
         return "none"
+
+
+# ---- What was printed --------------------------------------------------------------------------
+
+
+def read_result(path: str, name: str | None = None) -> dict[str, Any]:
+    """Return what ``objcg bench --json`` has printed into a file.
+
+    Raises:
+        BenchmarkError: it cannot be read, or is something else; with a name, of another benchmark.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"cannot read {path!r} as JSON: {error}") from error
+    fields = {"name": str, "machine": str, "python": str, "rows": list}
+    for field_name, kind in fields.items():
+        if not isinstance(result, dict) or not isinstance(result.get(field_name), kind):
+            raise BenchmarkError(
+                f"{path!r} is not what 'objcg bench --json' prints: it has no {field_name!r}"
+            )
+    if not result["rows"] or not all(isinstance(row, dict) for row in result["rows"]):
+        raise BenchmarkError(f"{path!r} is not what 'objcg bench --json' prints: it has no rows")
+    if name is not None and result["name"] != name:
+        raise BenchmarkError(f"{path!r} is of the benchmark {result['name']!r}, not of {name!r}")
+    return dict(result)
 
 
 # ---- What is printed -----------------------------------------------------------------------------

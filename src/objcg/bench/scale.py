@@ -19,6 +19,7 @@ import objcg
 from objcg import _core
 
 from ._worker import Worker, serve
+from .figures import Curve, Curves, Figure
 from .runner import (
     differences,
     interleave,
@@ -178,7 +179,29 @@ def _row(
     return row
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+_COUNTED = {"groups": "groups", "depth": "depth", "threads": "threads"}
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return nanoseconds against n, a panel for each kind."""
+    panels = []
+    for kind, text in KINDS.items():
+        of_kind = [row for row in rows if row["kind"] == kind]
+        curves = [
+            Curve(side, [(row["n"], row[name], row[f"{name}_quartiles"]) for row in of_kind])
+            for side, name in (("objcg", "ns_per_op"), ("stock", "stock_ns"))
+        ]
+        x_axis = f"n: {_COUNTED[kind.partition('-')[0]]}"
+        if of_kind:
+            panels.append(Curves(f"{kind}: {text}", x_axis, "ns, allocation and free", curves))
+    note = (
+        "Upright lines: from the first to the third quartile. Stock CPython has neither groups nor "
+        "depth: there it was measured once, and stands at every n."
+    )
+    return Figure(panels, columns=2, notes=[note])
 
 
 def table(rows: list[Row]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _instructions, _lab_process
+from . import _lab_instructions, _lab_process
 from ._lab_process import Case
 from ._seed_cases import BASELINE, COUNTED, PATH, STEPS_OF_FORK, VARIANTS, cells
-from ._seed_tables import markdown, table
+from ._seed_tables import figure, markdown, table
 from .runner import differences, nothing, ratios, summary
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._seed_cases import Cell
     from .runner import Options, Row
 
-__all__ = ["DESCRIPTION", "NAME", "ROUNDS", "add_options", "markdown", "run", "table"]
+__all__ = ["DESCRIPTION", "NAME", "ROUNDS", "add_options", "figure", "markdown", "run", "table"]
 
 NAME = "seed"
 DESCRIPTION = "ways to find what an allocation is charged to, each against the step before it"
@@ -51,7 +51,7 @@ def run(options: Options) -> list[Row]:
     if options.extra.get("instructions"):
         options.progress("seed: counting instructions")
         instructions = {
-            name: _instructions.count(list(PATH), request) for name, request in COUNTED.items()
+            name: _lab_instructions.count(list(PATH), request) for name, request in COUNTED.items()
         }
     left = options.rounds
     number = 0

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._programs import _process
+from .figures import WHISKERS, Bars, Figure, Value
 from .programs import marked
 from .runner import (
     BenchmarkError,
@@ -117,7 +118,25 @@ def _row(name: str, measured: dict[str, list[Usage]]) -> Row:
     }
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios of elapsed time, processor time and peak memory."""
+    panels = []
+    for text, ratio in (
+        ("elapsed time", "ratio"),
+        ("processor time", "cpu_ratio"),
+        ("peak memory", "memory_ratio"),
+    ):
+        values = [
+            Value(row["command"], row[ratio], row[f"{ratio}_quartiles"])
+            for row in rows
+            if row[ratio] is not None
+        ]
+        axis = f"ratio to {CASES[BASELINE].text} (above 1: worse)"
+        panels.append(Bars(text, axis, values, 1.0))
+    return Figure(panels, notes=[WHISKERS])
 
 
 def table(rows: list[Row]) -> str:

@@ -7,7 +7,6 @@ take turns. Those whose requirements are not installed are listed with what they
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import statistics
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._programs._process import OBJCG, STOCK
 from ._programs._process import run as run_process
+from .figures import WHISKERS, Bars, Figure, Value
 from .programs import geometric_mean, marked
-from .runner import BenchmarkError, markdown_table, ratios, summary, text_table
+from .runner import BenchmarkError, imported, markdown_table, ratios, summary, text_table
 
 if TYPE_CHECKING:
     import argparse
@@ -96,7 +96,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> list[Row]:
     """Measure; see `objcg.bench.Benchmark`."""
-    chosen = _choose(scripts(), options)
+    known = scripts()
+    chosen = _choose(known, options)
     plan = _Plan(
         rounds=options.rounds,
         seed=options.seed,
@@ -117,6 +118,8 @@ def run(options: Options) -> list[Row]:
     where = {
         "rounds": options.rounds,
         "seed": options.seed,
+        "scripts": len(chosen),
+        "scripts_known": len(known),
         "pyperformance": getattr(_import("pyperformance"), "__version__", None),
     }
     return [{**row, **where} for row in rows]
@@ -139,13 +142,7 @@ def _choose(all_of_them: list[Script], options: Options) -> list[Script]:
 
 
 def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise BenchmarkError(
-            f"the suite is pyperformance's, which cannot be imported here ({error}); install it "
-            f"with: {sys.executable} -m pip install pyperformance"
-        ) from error
+    return imported(name, "the suite is pyperformance's", "pyperformance")
 
 
 def scripts() -> list[Script]:
@@ -302,7 +299,29 @@ def _summaries(measured: list[Row]) -> list[Row]:
     ]
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return the ratios of time and of peak memory, the worst first of each."""
+    measured = [row for row in rows if row["status"] == MEASURED]
+    panels = []
+    for name, title in (("ratio", "time"), ("memory_ratio", "peak memory")):
+        values = [
+            Value(row["benchmark"], row[name], row[f"{name}_quartiles"])
+            for row in sorted(measured, key=lambda row: float(row[name]), reverse=True)
+        ]
+        means = [row[name] for row in rows if row["benchmark"] == MEAN]
+        with_mean = title + "".join(f", {MEAN} {mean:.3f}" for mean in means)
+        panels.append(Bars(with_mean, f"ratio to {STOCK} (above 1: worse)", values, 1.0, dots=True))
+    failed = [row["benchmark"] for row in rows if row["status"] == FAILED]
+    left = sum(row["status"] in {NOT_RUNNABLE, LEFT_OUT} for row in rows)
+    notes = [WHISKERS]
+    if failed:
+        notes.append(f"FAILED on one side only: {', '.join(failed)}.")
+    if left:
+        notes.append(f"{left} more were not measured, for reasons that the tables name.")
+    return Figure(panels if measured else [], columns=2, notes=notes)
 
 
 def table(rows: list[Row]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import objcg
 
 from ._worker import Worker, serve
+from .figures import WHISKERS, Bars, Figure, Value
 from .runner import (
     interleave,
     markdown_table,
@@ -143,7 +144,25 @@ def _row(name: str, values: list[float], stock: list[float] | None) -> Row:
     return row
 
 
-# ---- Tables --------------------------------------------------------------------------------------
+# ---- Picture and tables --------------------------------------------------------------------------
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Return what an operation takes on both sides, and the ratios, with the goals."""
+    times, compared = [], []
+    for row in rows:
+        goals = {row["goal"]["of"]: row["goal"]["most"]} if row["goal"] else {}
+        label, quartiles = row["operation"], row["ns_per_op_quartiles"]
+        times.append(Value(label, row["ns_per_op"], quartiles, goal=goals.get("ns_per_op")))
+        if row["stock_ns"] is not None:
+            times.append(Value(label, row["stock_ns"], row["stock_ns_quartiles"], "stock"))
+            value = Value(label, row["ratio"], row["ratio_quartiles"], goal=goals.get("ratio"))
+            compared.append(value)
+    panels = [
+        Bars("processor time", "ns for one operation", times, logarithmic=True),
+        Bars("beside stock CPython", "ratio to stock (above 1: worse)", compared, 1.0),
+    ]
+    return Figure(panels, notes=[WHISKERS])
 
 
 _HEADINGS = ["operation", "stock, ns", "objcg, ns", "ratio", "goal"]

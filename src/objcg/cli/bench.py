@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from objcg import bench
-from objcg.bench import runner
+from objcg.bench import plots, runner
 
 from .parser import CliError, WrongUse
 
@@ -26,27 +26,63 @@ def run(options: argparse.Namespace) -> int:
         benchmark = bench.load(options.name)
     except KeyError:
         raise WrongUse(f"bench: {options.name!r} is not a benchmark; {_accepted()}") from None
-    asked = _parser(benchmark).parse_args(options.arguments)
+    parser = _parser(benchmark)
+    asked = parser.parse_args(options.arguments)
+    if asked.source is not None:
+        for name, value in vars(asked).items():
+            if name not in _OUTPUT and value != parser.get_default(name):
+                option = f"--{name.replace('_', '-')}"
+                raise WrongUse(f"bench: {option} is for measuring, and --from measures nothing")
+    try:
+        if asked.plot is not None:
+            plots.check(asked.plot)
+        if asked.source is None:
+            return _show(benchmark, asked, _measure(benchmark, asked))
+        result = runner.read_result(asked.source, benchmark.NAME)
+        try:
+            return _show(benchmark, asked, result)
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            # rows as another version made them
+            raise CliError(
+                f"{asked.source} is not what 'objcg bench {benchmark.NAME} --json' prints "
+                f"in this version: {type(error).__name__}: {error}"
+            ) from error
+    except runner.BenchmarkError as error:
+        raise CliError(str(error)) from error
+
+
+def _measure(benchmark: Benchmark, asked: argparse.Namespace) -> dict[str, Any]:
     progress = runner.Progress()
     try:
         rows = benchmark.run(_options(benchmark, asked, progress))
-    except runner.BenchmarkError as error:
-        raise CliError(str(error)) from error
     finally:
         progress("")
-    result = {
+    return {
         "name": benchmark.NAME,
         "machine": runner.machine(),
         "python": runner.python(),
         "rows": rows,
     }
+
+
+def _show(benchmark: Benchmark, asked: argparse.Namespace, result: dict[str, Any]) -> int:
+    rows = result["rows"]
+    # all is made before any of it is shown: it may not be possible
     if asked.json:
-        print(json.dumps(result))
+        text = json.dumps(result)
     elif asked.markdown:
-        print(_markdown(benchmark.markdown(rows)))
+        text = _markdown(benchmark.markdown(rows))
     else:
-        print(f"{benchmark.NAME}: {benchmark.DESCRIPTION}")
-        print(f"{result['machine']}\n{result['python']}\n\n{benchmark.table(rows)}")
+        text = (
+            f"{benchmark.NAME}: {benchmark.DESCRIPTION}\n{result['machine']}\n"
+            f"{result['python']}\n\n{benchmark.table(rows)}"
+        )
+    print(text)
+    if asked.plot is not None:
+        try:
+            plots.draw(benchmark, result, asked.plot)
+        except OSError as error:
+            raise CliError(f"cannot write the picture: {error}") from error
     return 0
 
 
@@ -57,6 +93,10 @@ def _accepted() -> str:
 def _list() -> str:
     width = max(map(len, bench.NAMES))
     return "\n".join(f"{name:{width}}  {bench.load(name).DESCRIPTION}" for name in bench.NAMES)
+
+
+_OUTPUT = ("json", "markdown", "plot", "source")
+"""The options, as argparse names them, that do not concern how it is measured."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,7 +128,25 @@ def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
         "--seed", metavar="N", type=int, default=1, help="of the order of measurements"
     )
     benchmark.add_options(parser)
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=_picture,
+        help="draw it, too, to FILE.svg or FILE.png (with matplotlib)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="measure nothing, and show what --json printed before, which is in FILE",
+    )
     return parser
+
+
+def _picture(text: str) -> str:
+    if not text.endswith(plots.FORMATS):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end with {' or '.join(plots.FORMATS)}")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -102,7 +160,7 @@ def _options(
     benchmark: Benchmark, asked: argparse.Namespace, progress: runner.Progress
 ) -> runner.Options:
     extra = vars(asked).copy()
-    for common in ("json", "markdown"):
+    for common in _OUTPUT:
         del extra[common]
     rounds = extra.pop("rounds") or (2 if asked.quick else benchmark.ROUNDS)
     return runner.Options(

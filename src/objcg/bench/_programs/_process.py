@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from objcg.bench.runner import BenchmarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 STOCK, OBJCG = "stock", "objcg"
 
@@ -63,6 +63,8 @@ class Result(NamedTuple):
     """PYTHONMALLOC."""
     library: str
     """What was loaded by LD_PRELOAD."""
+    tracers: tuple[str, ...] = ()
+    """The memory profilers that were in the process; see `_side.TRACERS`."""
 
 
 class ProcessFailed(BenchmarkError):
@@ -77,11 +79,18 @@ def run(
     library: str | None = None,
     timeout: float | None = None,
     is_script: bool = False,
+    under: Sequence[str] = (),
+    options: Sequence[str] = (),
+    tracer: str | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Result:
     """Run a program of Python, by its path, as that side.
 
     A script finds modules in its folder. With a library, which is loaded before all and replaces
-    malloc, the interpreter uses malloc for everything.
+    malloc, the interpreter uses malloc for everything. `under` is the command, of another tool,
+    that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a module that
+    runs the program. A tracer is a memory profiler that has to be found in the process. What of the
+    environment would change the allocator is left out.
 
     Raises:
         ProcessFailed: see there.
@@ -93,14 +102,15 @@ def run(
         folders = [os.path.dirname(command[0])] if is_script else []
         path = "\n".join([*folders, *(os.path.abspath(entry) for entry in sys.path)])
         used = launch(
-            [sys.executable, child, side, report, path, *command],
+            [*under, sys.executable, *options, child, side, report, path, *command],
             hash_seed=hash_seed,
             library=library,
             timeout=timeout,
+            environ=environ,
         )
         try:
             with open(report, encoding="utf-8") as file:
-                group, group_peak, allocator, loaded = file.read().splitlines()
+                group, group_peak, allocator, loaded, tracers = file.read().splitlines()
         except (OSError, ValueError):
             raise ProcessFailed("it left no report") from None
     result = Result(
@@ -111,8 +121,11 @@ def run(
         group_peak=int(group_peak),
         allocator=allocator,
         library=loaded,
+        tracers=tuple(tracers.split()),
     )
-    _check(side, result, library)
+    if under and os.path.basename(result.library).startswith("vgpreload_"):
+        result = result._replace(library="")  # valgrind's own, which replaces nothing
+    _check(side, result, library, tracer)
     return result
 
 
@@ -122,6 +135,7 @@ def launch(
     hash_seed: int,
     library: str | None = None,
     timeout: float | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Usage:
     """Run a command as it is, by the path of its program; see `run`.
 
@@ -133,18 +147,20 @@ def launch(
         variables |= preload(library)
     extra = [f"{name}={text}" for name, text in variables.items()]
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
-    output, errors = _communicate([*launcher, *command], environment(), timeout)
+    output, errors = _communicate([*launcher, *command], environment(environ), timeout)
     rest, _, last = output.rstrip("\n").rpartition("\n")
     numbers = last.split()
     if len(numbers) != 4 or numbers[0] != "0":
+        # of what is written in Rust the error stands above this
+        errors = errors.partition("\nStack backtrace:")[0]
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
         raise ProcessFailed(lines[-1] if lines else f"it ended with status {last or '?'}")
     return Usage(float(numbers[1]), float(numbers[2]), int(numbers[3]), rest.strip())
 
 
-def environment() -> dict[str, str]:
-    """Return the variables of this process, without what would change the allocator."""
-    return {name: text for name, text in os.environ.items() if name not in _UNWANTED}
+def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return variables, those of this process, without what would change the allocator."""
+    return {name: text for name, text in environ.items() if name not in _UNWANTED}
 
 
 def preload(library: str) -> dict[str, str]:
@@ -152,18 +168,22 @@ def preload(library: str) -> dict[str, str]:
     return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc"}
 
 
-def _check(side: str, result: Result, library: str | None) -> None:
+def _check(side: str, result: Result, library: str | None, tracer: str | None) -> None:
     if side == OBJCG:
         right = result.group not in {"", "/"} and result.group_peak > 0
     else:
         right = result.group == ""
-    expected = "" if library is None else library
-    if not right or result.library != expected:
+    if tracer is None:
+        right &= result.library == (library or "") and not result.tracers
+    else:
+        # it may have loaded a library of its own
+        right &= tracer in result.tracers
+    if not right:
         raise BenchmarkError(f"the process of the side {side!r} was something else: {result}")
 
 
 def _communicate(
-    command: list[str], variables: dict[str, str], timeout: float | None
+    command: list[str], variables: Mapping[str, str], timeout: float | None
 ) -> tuple[str, str]:
     """Run to the end, in a session of its own so that all of it can be ended."""
     with subprocess.Popen(  # noqa: S603  # this interpreter, and code from here

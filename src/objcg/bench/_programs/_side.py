@@ -11,6 +11,9 @@ import os
 import runpy
 import sys
 
+TRACERS = ("filprofiler", "memray", "scalene")
+"""Memory profilers that are a module of the process that they look into."""
+
 
 def main() -> None:
     """Run the program as if it had been started by itself."""
@@ -41,7 +44,7 @@ def run() -> None:
 
 
 def tell(report: str, group: str, peak: int) -> None:
-    """Write the group, its peak, the interpreter's allocator and a library loaded before all."""
+    """Write group, its peak, the interpreter's allocator, a library loaded before all, tracers."""
     library = os.environ.get("LD_PRELOAD", "")
     if library:
         with open("/proc/self/maps", encoding="utf-8") as file:
@@ -49,6 +52,15 @@ def tell(report: str, group: str, peak: int) -> None:
                 library = ""
     with open(report, "w", encoding="utf-8") as file:
         file.write(f"{group}\n{peak}\n{os.environ.get('PYTHONMALLOC', '')}\n{library}\n")
+        file.write(f"{' '.join(tracers())}\n")
+
+
+def tracers() -> list[str]:
+    """Return the memory profilers that are in this process."""
+    import _tracemalloc  # not before the program has run
+
+    found = [name for name in TRACERS if name in sys.modules]
+    return [*found, "tracemalloc"] if _tracemalloc.is_tracing() else found
 
 
 if __name__ == "__main__":

@@ -26,5 +26,10 @@ async def produce(scale: float) -> int:
     return len(made)
 
 
+def main(scale: float) -> int:
+    """Run the loop; return how many records were made."""
+    return asyncio.run(produce(scale))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{asyncio.run(produce(float(sys.argv[1]) if len(sys.argv) > 1 else 1))}\n")
+    sys.stdout.write(f"{main(float(sys.argv[1]) if len(sys.argv) > 1 else 1)}\n")

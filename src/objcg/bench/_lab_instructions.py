@@ -1,24 +1,20 @@
-"""How many instructions a variant of the lab runs for one operation, counted by valgrind.
-
-No clock is involved, so other programs and the layout of memory do not matter; neither do cache
-misses, nor that an instruction waits for the one before it.
-"""
+"""How many instructions a variant of the lab runs for one operation, counted by valgrind."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 
+from . import _callgrind
 from ._lab import Module, Request
 from .runner import BenchmarkError
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from objcg.bench import _instructions; _instructions.main()"
+    "from objcg.bench import _lab_instructions; _lab_instructions.main()"
 )
 
 _AT_ONCE = 4
@@ -31,29 +27,22 @@ def count(variants: list[str], request: Request) -> dict[str, float]:
     Raises:
         BenchmarkError: there is no valgrind, or it failed.
     """
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
-        raise BenchmarkError("--instructions needs valgrind, which is not in PATH; install it")
+    valgrind = _callgrind.find("--instructions")
     totals: dict[str, int] = {}
     for at in range(0, len(variants), _AT_ONCE):
-        totals |= by_object(_callgrind(valgrind, variants[at : at + _AT_ONCE], request))
+        text = _run(valgrind, variants[at : at + _AT_ONCE], request)
+        totals |= _callgrind.by_object(text)
     return {variant: totals[f"{variant}.so"] / request.operations for variant in variants}
 
 
-def _callgrind(valgrind: str, variants: list[str], request: Request) -> str:
+def _run(valgrind: str, variants: list[str], request: Request) -> str:
     """Run the timed loops of these variants, in one process; return what callgrind wrote."""
+    options = ["--collect-atstart=no", "--toggle-collect=lab_time"]
     with tempfile.TemporaryDirectory() as folder:
         result = os.path.join(folder, "callgrind.out")
         child = subprocess.run(  # noqa: S603  # this interpreter, and code from here
             [
-                valgrind,
-                "--quiet",
-                "--tool=callgrind",
-                "--collect-atstart=no",
-                "--toggle-collect=lab_time",
-                "--compress-strings=no",
-                "--compress-pos=no",
-                f"--callgrind-out-file={result}",
+                *_callgrind.command(valgrind, result, *options),
                 sys.executable,
                 "-c",
                 _START,
@@ -69,27 +58,6 @@ def _callgrind(valgrind: str, variants: list[str], request: Request) -> str:
             raise BenchmarkError(f"valgrind failed: {lines[-1] if lines else child.returncode}")
         with open(result, encoding="utf-8") as file:
             return file.read()
-
-
-def by_object(text: str) -> dict[str, int]:
-    """Return the instructions run in each file, by its name: calls to other files not included.
-
-    The format: https://valgrind.org/docs/manual/cl-format.html
-    """
-    totals: dict[str, int] = {}
-    name = ""
-    is_call = False
-    for line in text.splitlines():
-        if line.startswith("ob="):
-            name = os.path.basename(line.removeprefix("ob="))
-        elif line.startswith("calls="):
-            # the next line is what the call cost, which is counted where it was spent
-            is_call = True
-        elif line[:1].isdigit():
-            if not is_call:
-                totals[name] = totals.get(name, 0) + int(line.split()[1])
-            is_call = False
-    return totals
 
 
 def main() -> None:
