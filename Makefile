@@ -45,7 +45,7 @@ bench: $V/.objcg ## Measure allocation against stock CPython
 	$V/bin/objcg bench alloc $(ARGS)
 
 measured = $(foreach minor,$(ON),$(if $(filter 3.13,$(minor)),$V,$V-$(minor)))
-results: $V/.objcg $V/.bench $(measured:%=%/.objcg) $(measured:%=%/.bench) ## Measure for docs/benchmarks.md: hours, or ON=3.11 ARGS="switch --rounds 3"
+results: $V/.objcg $V/.bench $(measured:%=%/.objcg) $(measured:%=%/.suite) ## Measure for docs/benchmarks.md: hours, or ON=3.11 ARGS="switch --rounds 3"
 	@status=0; \
 	$V/bin/python docs/measure.py $(measured:%=--python %/bin/python) $(ARGS) || status=$$?; \
 	$V/bin/python docs/benchmarks.py || status=$$?; \
@@ -165,7 +165,7 @@ clean: ## Remove all that was built or installed here
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.bench %/.lint %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.bench %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -215,6 +215,13 @@ $V-%/.made:
 
 %/.bench: %/.made pyproject.toml
 	@$(call install,$*,$@,bench peers)
+
+# What pyperformance's benchmarks need; one that cannot be had is listed by the result.
+%/.suite: %/.bench
+	@for list in $*/lib/python3*/site-packages/pyperformance/data-files/benchmarks/*/requirements.txt; do \
+		$*/bin/python -m pip install -q -r "$$list" >/dev/null 2>&1 || \
+			echo "$*: cannot install what $$(basename "$$(dirname "$$list")") needs"; \
+	done; touch $@
 
 %/.lint: %/.made pyproject.toml
 	@$(call install,$*,$@,lint)
