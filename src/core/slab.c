@@ -414,10 +414,9 @@ static void current_retire(struct heap *heap, struct slab *slab)
 /* Takes the place of the one that is current there now. */
 static void current_set(struct heap *heap, uint32_t row, struct slab *slab)
 {
-	uint32_t owner = load_relaxed(&slab->owner);
-
 	current_retire(heap, heap->current[row][slab->class]);
-	if (owner == OWNER_MIXED || slab_row(owner) != row)
+	/* Lost meanwhile, perhaps: slab_stock_is_lost() tells only those that are current. */
+	if (load_relaxed(&slab->stock->key) != load_relaxed(&slab->owner))
 		slab->stock = &no_stock;
 	slab->state = SLAB_CURRENT;
 	slab->row = (uint8_t)row;

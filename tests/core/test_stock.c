@@ -179,6 +179,42 @@ static void a_slot_that_another_takes_is_lost_to_the_slabs_of_who_had_it(void)
 	task_free(b.task);
 }
 
+/* A slab that is not current is not told; it must look when it becomes current again. */
+static void a_slab_that_was_full_meanwhile_has_lost_it_too(void)
+{
+	enum { NR = 2 * SLAB_SIZE / 384 + 1 };
+	static void *blocks[NR];
+	struct cpu *second = cpu_get(0);
+	struct subject a, b;
+	struct slab *full;
+	int nr = 0;
+	void *other;
+
+	subjects_new_in_one_slot(&a, &b);
+	do {
+		blocks[nr++] = alloc(cpu, a.task, 384);
+		full = virt_to_slab(blocks[0]);
+	} while (virt_to_slab(blocks[nr - 1]) == full);
+	other = alloc(cpu, b.task, 368); /* the slot is b's now, with stock */
+	for (int i = 0; i < 8; i++) {
+		release(second, blocks[i]);
+		blocks[i] = NULL;
+	}
+	heap_collect(cpu);
+	check_that(cpu->heap.current[slab_row(load_relaxed(&a.task->objcg))][small_class(384)] ==
+		   full);
+	check_that(kmem_alloc_fast(cpu, a.task, DOMAIN_OBJECT, 384) == NULL);
+	check_conserved();
+	for (int i = 0; i < nr; i++)
+		if (blocks[i])
+			release(cpu, blocks[i]);
+	release(cpu, other);
+	cpu_put(second);
+	check_conserved();
+	task_free(a.task);
+	task_free(b.task);
+}
+
 static void a_flagged_reference_takes_nothing_from_a_stock(void)
 {
 	struct subject s = subject_new(root_memcg());
@@ -479,6 +515,7 @@ int main(void)
 	a_slot_never_holds_more_than_its_bound(&random);
 	groups_that_share_a_slot_keep_their_bytes_apart();
 	a_slot_that_another_takes_is_lost_to_the_slabs_of_who_had_it();
+	a_slab_that_was_full_meanwhile_has_lost_it_too();
 	a_flagged_reference_takes_nothing_from_a_stock();
 	draining_empties_what_it_names_and_nothing_else();
 	small_blocks_fill_a_group_to_the_last_byte_before_it_is_over();
