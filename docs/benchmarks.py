@@ -1,4 +1,4 @@
-"""Make docs/benchmarks.md, and its pictures, of the results in docs/benchmarks.
+"""Make docs/benchmarks.md, its pictures and the README's table of the results in docs/benchmarks.
 
     python docs/benchmarks.py            # rewrites what is not up to date
     python docs/benchmarks.py --check    # exits with 1 if something is not
@@ -13,7 +13,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -138,18 +141,29 @@ def stale_pictures(results: Results, folder: Path) -> list[str]:
     return wrong
 
 
-def make(text_path: Path, folder: Path, *, check: bool) -> list[str]:
+def make(text_path: Path, folder: Path, *, check: bool, excerpts: Sequence[Path] = ()) -> list[str]:
     """Bring document and pictures up to date, or say what is not.
+
+    Excerpts are other documents that show some of the tables.
 
     Raises:
         DocumentError: it cannot be made.
     """
     results = read(folder)
-    text = text_path.read_text(encoding="utf-8")
-    new = rewrite(text, results, folder.name)
+    new = {text_path: rewrite(text_path.read_text(encoding="utf-8"), results, folder.name)}
+    try:
+        for path in excerpts:
+            made = tables(results, f"docs/{folder.name}")
+            new[path] = document.rewrite(path.read_text(encoding="utf-8"), made)
+    except ValueError as error:
+        raise DocumentError(f"{path}: {error}") from error
     if check:
-        wrong = stale_pictures(results, folder)
-        return wrong if new == text else [f"{text_path} is not what {folder} makes", *wrong]
+        wrong = [
+            f"{path} is not what {folder} makes"
+            for path, text in new.items()
+            if text != path.read_text(encoding="utf-8")
+        ]
+        return wrong + stale_pictures(results, folder)
     for path in folder.glob("*.svg"):
         name, _, minor = path.stem.rpartition("-")
         if (name, minor) not in results:
@@ -159,7 +173,8 @@ def make(text_path: Path, folder: Path, *, check: bool) -> list[str]:
             plots.draw(bench.load(name), result, str(folder / f"{name}-{minor}.svg"))
     except BenchmarkError as error:
         raise DocumentError(str(error)) from error
-    text_path.write_text(new, encoding="utf-8")
+    for path, text in new.items():
+        path.write_text(text, encoding="utf-8")
     return []
 
 
@@ -180,8 +195,9 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.results.resolve()
     path = options.document or folder.with_suffix(".md")
+    excerpts = [here.parent / "README.md"] if path == here / "benchmarks.md" else []
     try:
-        wrong = make(path, folder, check=options.check)
+        wrong = make(path, folder, check=options.check, excerpts=excerpts)
     except (DocumentError, OSError) as error:
         wrong = [str(error)]
     for line in wrong:
