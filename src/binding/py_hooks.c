@@ -412,9 +412,11 @@ void settle(void)
 {
 	stock_drain_dying(gil_cpu);
 	heap_collect(gil_cpu);
+	heap_trim(gil_cpu);
 	raw_lock();
 	stock_drain_dying(raw_cpu);
 	heap_collect(raw_cpu);
+	heap_trim(raw_cpu);
 	raw_unlock();
 	tree_lock();
 	task_serve_requests_locked();

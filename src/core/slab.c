@@ -425,6 +425,29 @@ static void current_set(struct heap *heap, uint32_t row, struct slab *slab)
 }
 
 /*
+ * Of a current slab nobody notices that it is empty, since an allocation may be
+ * next.  There are many, and their owners may be gone: so they are looked at now
+ * and then, while slabs become empty.
+ */
+#define TRIM_EVERY 32u
+
+void heap_trim(struct cpu *cpu)
+{
+	struct heap *heap = &cpu->heap;
+
+	for (size_t i = 0; i < NR_ROWS * NR_CLASSES; i++) {
+		struct slab **current = &heap->current[i / NR_CLASSES][i % NR_CLASSES];
+		struct slab *slab = *current;
+
+		if (slab == &no_slab || slab_used(slab) != 0 ||
+		    (size_t)slab->bump * slab->block_size <= PAGE)
+			continue;
+		*current = &no_slab;
+		slab_release(heap, slab);
+	}
+}
+
+/*
  * Called when as many blocks are used as slow_at says.  A full slab of which a
  * block is freed becomes the current one, if that is of the same owner: as with
  * pymalloc's pools, what is allocated next is what was freed last, and in the
@@ -444,6 +467,8 @@ void slab_changes_lists(struct cpu *cpu, struct slab *slab)
 	}
 	partial_remove(&cpu->heap, slab);
 	slab_release(&cpu->heap, slab);
+	if (++cpu->heap.nr_released % TRIM_EVERY == 0)
+		heap_trim(cpu);
 }
 
 void slab_stock_is_lost(struct cpu *cpu, const struct stock *stock, uint32_t reference)

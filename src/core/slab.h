@@ -195,6 +195,9 @@ static inline void slab_free(struct cpu *cpu, struct slab *slab, void *p)
 /* Takes in what other cpus have freed. */
 void heap_collect(struct cpu *cpu);
 
+/* Gives up current slabs that are empty, but for those that have a page at most. */
+void heap_trim(struct cpu *cpu);
+
 /* Bytes of slabs in use, of empty ones kept, and of ones given back to the system. */
 struct slab_pool_stat {
 	size_t active;

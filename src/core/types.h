@@ -300,6 +300,7 @@ struct heap {
 	uint32_t nr_slabs;
 	uint32_t nr_early;			     /* of those, with slab->early */
 	uint32_t credit;			     /* see slab_of_own() */
+	uint32_t nr_released;			     /* see heap_trim() */
 	_Alignas(64) _Atomic(struct slab *) pending; /* slabs with remote frees */
 };
 

@@ -183,6 +183,38 @@ static void groups_have_slabs_of_their_own_while_few_are_begun_early(void)
 	check_conserved();
 }
 
+static void current_slabs_of_groups_that_need_them_no_more_are_given_up(void)
+{
+	enum { GROUPS = 2 * NR_ROWS, SIZES = 24, BLOCKS = SIZES * 40 };
+	static void *blocks[GROUPS][BLOCKS];
+	struct task *task[GROUPS];
+	size_t active;
+
+	heap_trim(cpu);
+	active = slab_pool_stat().active;
+	for (int i = 0; i < GROUPS; i++) {
+		task[i] = task_new(group_new(root_memcg()));
+		/* more than a page of each class but the smallest few */
+		for (int j = 0; j < BLOCKS; j++)
+			blocks[i][j] = alloc(cpu, task[i], 128 + (size_t)(j % SIZES) * 16);
+	}
+	check_compare(slab_pool_stat().active, >=, active + NR_ROWS * SIZES * SLAB_SIZE / 2);
+	for (int i = 0; i < GROUPS; i++) {
+		for (int j = 0; j < BLOCKS; j++)
+			release(cpu, blocks[i][j]);
+		task_free(task[i]);
+	}
+	heap_trim(cpu);
+	/* Those with no more than a page stay. */
+	for (size_t i = 0; i < NR_ROWS * NR_CLASSES; i++) {
+		struct slab *slab = cpu->heap.current[i / NR_CLASSES][i % NR_CLASSES];
+
+		check_that(slab->capacity == 0 || slab_used(slab) != 0 ||
+			   slab->bump * slab->block_size <= 4096);
+	}
+	check_conserved();
+}
+
 static void a_slab_with_one_owner_needs_no_vector(void)
 {
 	void *p = alloc(cpu, tasks[0], 208);
@@ -499,6 +531,7 @@ int main(void)
 	blocks_of_one_slab_keep_the_owners_they_began_with(&random, false);
 	blocks_of_one_slab_keep_the_owners_they_began_with(&random, true);
 	groups_have_slabs_of_their_own_while_few_are_begun_early();
+	current_slabs_of_groups_that_need_them_no_more_are_given_up();
 	zeroed_blocks_are_zero_also_when_used_before();
 	a_remote_free_may_be_of_a_full_a_partial_or_the_current_slab();
 	a_cpu_that_is_put_hands_its_heap_to_the_next_user();
