@@ -81,7 +81,7 @@ static inline int thread_cache_valid(const struct thread_cache *cache, const PyT
  */
 static inline int thread_cache_fast(const struct thread_cache *cache)
 {
-	return likely(cache->context_ver == cache->watched->context_ver);
+	return cache->context_ver == cache->watched->context_ver;
 }
 
 /* Where the current slabs are for the objcg that the task has now. */
