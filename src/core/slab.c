@@ -344,8 +344,6 @@ static void partial_prepend(struct heap *heap, struct slab *slab)
 	slab->next = heap->partial_head[class];
 	if (slab->next)
 		slab->next->prev = slab;
-	else
-		heap->partial_tail[class] = slab;
 	heap->partial_head[class] = slab;
 }
 
@@ -359,8 +357,6 @@ static void partial_remove(struct heap *heap, struct slab *slab)
 		heap->partial_head[class] = slab->next;
 	if (slab->next)
 		slab->next->prev = slab->prev;
-	else
-		heap->partial_tail[class] = slab->prev;
 	slab->next = NULL;
 	slab->prev = NULL;
 }

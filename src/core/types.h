@@ -296,7 +296,6 @@ _Static_assert(sizeof(struct slab) == 128, "found by a shift");
 struct heap {
 	struct slab *current[NR_ROWS][NR_CLASSES];
 	struct slab *partial_head[NR_CLASSES];
-	struct slab *partial_tail[NR_CLASSES];
 	uint32_t nr_slabs;
 	uint32_t nr_early;			     /* of those, with slab->early */
 	uint32_t credit;			     /* see slab_of_own() */
