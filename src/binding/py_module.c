@@ -61,6 +61,16 @@ static PyObject *region_path(PyObject *module, PyObject *unused)
 	return PyUnicode_DecodeFSDefault(region.path);
 }
 
+/* Field 22 of this process's /proc/PID/stat; 0 where that cannot be read. */
+static PyObject *start_time(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (!need_enabled())
+		return NULL;
+	return PyLong_FromUnsignedLongLong(region.header->start_time);
+}
+
 static PyObject *mark_exited(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -327,6 +337,7 @@ static PyMethodDef methods[] = {
 	{"enabled", enabled, METH_NOARGS, NULL},
 	{"install", install, METH_VARARGS, NULL},
 	{"region_path", region_path, METH_NOARGS, NULL},
+	{"start_time", start_time, METH_NOARGS, NULL},
 	{"mark_exited", mark_exited, METH_NOARGS, NULL},
 	{"set_native", set_native, METH_O, NULL},
 	{"after_fork_child", after_fork_child, METH_O, NULL},

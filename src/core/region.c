@@ -79,14 +79,19 @@ static uint64_t process_start_time(void)
 	return p ? strtoull(p, NULL, 10) : 0;
 }
 
+/* All that differs in a forked child. */
 static void identify_process(struct region_header *header)
 {
-	ssize_t n;
-
 	header->pid = (uint32_t)getpid();
 	header->uid = (uint32_t)geteuid();
 	header->start_time = process_start_time();
 	header->created_ns = now_ns();
+}
+
+static void identify_boot(struct region_header *header)
+{
+	ssize_t n;
+
 	memset(header->boot_id, 0, sizeof(header->boot_id));
 	n = read_small_file("/proc/sys/kernel/random/boot_id", header->boot_id,
 			    sizeof(header->boot_id));
@@ -217,6 +222,7 @@ int region_create(const char *path, const char *command, const char *python)
 	header->header_size = REGION_HEADER_SIZE;
 	header->file_size = region.size;
 	identify_process(header);
+	identify_boot(header);
 	snprintf(header->python, sizeof(header->python), "%s", python);
 	snprintf(header->command, sizeof(header->command), "%s", command);
 	header->command_len = (uint32_t)strlen(header->command);

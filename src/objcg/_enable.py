@@ -22,6 +22,8 @@ _lock = allocate_lock()
 # What enable() was called with; None before.
 _migration: bool | None = None
 _warned = False
+# Where this process's region file is, and those of its children will be; None without one.
+_folder: str | None = None
 
 
 def enabled() -> bool:
@@ -95,11 +97,14 @@ def _check_platform() -> None:
 
 def _install(*, migration: bool) -> OSError | None:
     """Install the core; return why there is no region file, or None when there is one."""
+    global _folder  # noqa: PLW0603
     try:
         _core.set_task_type(Task)
         _core.set_policy(limits.over, limits.service)
         try:
-            _core.install(_location.new_file(), migration, _command())
+            path = _location.new_file()
+            _core.install(path, migration, _command())
+            _folder = os.path.dirname(path)
         except OSError as error:
             _core.install(None, migration, _command())
             return error
@@ -143,17 +148,34 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    no_file = None
-    try:
-        _core.after_fork_child(_location.new_file())
-    except OSError as error:
-        _core.after_fork_child(None)
-        no_file = error
+    no_file = _move_out()
     limits.restart_in_child()
     _leave_with_multiprocessing()
     if no_file is not None:
         # last: under -W error it raises
         _warn(no_file)
+
+
+def _move_out() -> OSError | None:
+    """Give a forked child a region file of its own; return why it has none, or None."""
+    global _folder  # noqa: PLW0603
+    if _folder is not None and (started := _core.start_time()):
+        try:
+            _core.after_fork_child(_location.child_file(_folder, started))
+        except OSError:
+            # the folder has gone, or /proc cannot be read: look anew
+            pass
+        else:
+            return None
+    try:
+        path = _location.new_file()
+        _core.after_fork_child(path)
+    except OSError as error:
+        _folder = None
+        _core.after_fork_child(None)
+        return error
+    _folder = os.path.dirname(path)
+    return None
 
 
 class _Exit:

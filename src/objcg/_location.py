@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Files of dead processes that are kept in a folder for "objcg autopsy".
 KEPT = 32
+# One forked child of so many looks for files that can go: that takes longer than a fork.
+PRUNING = 32
 
 _SUFFIX = ".region"
 # The most digits of a PID, and of a start time.
@@ -103,13 +105,24 @@ def new_file() -> str:
     if started is None:
         raise OSError(errno.ENOENT, "/proc is not mounted, or hides this process")
     prune(folder)
-    path = os.path.join(folder, f"{pid}-{started}.region")
+    path = os.path.join(folder, f"{pid}-{started}{_SUFFIX}")
     # One that exists was left by this very process, before it called exec().
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
     return path
+
+
+def child_file(folder: str, start_time: int) -> str:
+    """Return the path for this forked child's region file in `folder`, its parent's.
+
+    Unlike `new_file()` it looks at nothing there; but one child of `PRUNING` prunes the folder.
+    """
+    pid = os.getpid()
+    if pid % PRUNING == 0:
+        prune(folder)
+    return os.path.join(folder, f"{pid}-{start_time}{_SUFFIX}")
 
 
 def files(folder: str) -> Iterator[RegionFile]:

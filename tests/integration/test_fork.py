@@ -208,3 +208,26 @@ def test_multiprocessing(method: str) -> None:
     enabled = "False" if method == "spawn" else "True" if method == "fork" else "False"
     assert result.stdout.split() == [enabled, "10", "0", "True", "0"]
     assert (PROGRAMS / "grouped_processes.py").exists()
+
+
+def test_the_child_makes_the_folder_anew_when_it_has_gone() -> None:
+    words = run_forking("""
+import shutil
+shutil.rmtree(os.environ["OBJCG_DIR"])
+child, seen = in_child(lambda: (os.getpid(), sorted(regions())))
+print(seen == [child])
+""")
+    assert words == ["True"]
+
+
+def test_what_killed_children_leave_behind_does_not_pile_up() -> None:
+    # in_child() ends them by _exit(), and each leaves its file.  One child of PRUNING prunes, by
+    # its number: that none of so many does has a chance of exp(-12), wherever the numbers fall.
+    words = run_forking("""
+from objcg import _location
+children = 12 * _location.PRUNING
+for _ in range(children):
+    in_child(lambda: None)
+print(len(regions()) > _location.KEPT, len(regions()) < children)
+""")
+    assert words == ["True", "True"]

@@ -98,6 +98,13 @@ def test_the_file_of_this_process_before_it_called_exec_is_replaced(environment,
     assert not os.path.exists(path)
 
 
+def test_the_file_of_a_forked_child_is_named_alike(tmp_path):
+    pid = os.getpid()
+    path = _location.child_file(str(tmp_path), 77)
+    assert path == str(tmp_path / f"{pid}-77.region")
+    assert _location.RegionFile.named(path) is not None
+
+
 def test_only_names_of_regions_are_listed(tmp_path):
     folder = tmp_path / "regions"
     folder.mkdir(mode=0o700)
