@@ -28,11 +28,19 @@ int kmem_init(const char *region_path, const char *command, const char *python)
 	return err;
 }
 
-/* A charge of this size did not note the peak, since it might have come to nothing. */
+/* Blocks from this size on take room from what slabs keep. */
+#define ROOM_FROM ((size_t)1 << 20)
+
+/*
+ * After a block of this size was allocated, or has grown to it.  A charge from
+ * CHARGE_STRICT on did not note the peak, since it might have come to nothing.
+ */
 static void note_peak(struct cpu *cpu, uint32_t id, size_t bytes)
 {
 	if (bytes < CHARGE_STRICT)
 		return;
+	if (bytes >= ROOM_FROM)
+		slab_pool_make_room();
 	section_enter(cpu);
 	page_counter_peak(memcg_from_id(load_acquire(&objcg_from_id(id)->memcg)));
 	section_exit(cpu);

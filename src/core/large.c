@@ -14,6 +14,7 @@
 static size_t table_max = (size_t)1 << 27;
 
 uint64_t large_cookie;
+_Atomic size_t large_total; /* written under the table's lock */
 
 /* A slot holds a header's address, or the next free slot's number (from 1) and a low bit. */
 static struct {
@@ -74,22 +75,36 @@ static bool slot_take(struct large_header *header)
 	else if (table.top < table_max)
 		slot = table.top++;
 	header->slot = slot;
-	if (slot)
+	if (slot) {
 		store_relaxed(&table.slots[slot], (uintptr_t)header);
+		add_single_writer(&large_total, header->size);
+	}
 	large_unlock();
 	return slot != 0;
 }
 
+/* The same block, with the size that its header has. */
 static void slot_set(uint32_t slot, struct large_header *header)
 {
 	large_lock();
-	store_relaxed(&table.slots[slot], header ? (uintptr_t)header : 1);
+	store_relaxed(&table.slots[slot], (uintptr_t)header);
+	add_single_writer(&large_total, header->size);
 	large_unlock();
 }
 
-static void slot_give(uint32_t slot)
+/* While nobody may follow the table to it. */
+static void slot_hide(uint32_t slot, size_t size)
 {
 	large_lock();
+	store_relaxed(&table.slots[slot], (uintptr_t)1);
+	add_single_writer(&large_total, -size);
+	large_unlock();
+}
+
+static void slot_give(uint32_t slot, size_t size)
+{
+	large_lock();
+	add_single_writer(&large_total, -size);
 	store_relaxed(&table.slots[slot], (uintptr_t)table.free_head << 1 | 1);
 	table.free_head = slot;
 	large_unlock();
@@ -165,7 +180,7 @@ void large_free(void *p)
 	struct large_header *header = large_header(p);
 	char *base = (char *)p - header->offset;
 
-	slot_give(header->slot);
+	slot_give(header->slot, header->size);
 	header->cookie = 0; /* what is at this address next must not look like ours */
 	free(base);
 }
@@ -181,7 +196,7 @@ void *large_realloc(void *p, size_t bytes)
 	if (bytes > (size_t)PTRDIFF_MAX - 2 * LARGE_HEADER)
 		return NULL;
 	/* While the C library has it, the audit must not follow the table to it. */
-	slot_set(old.slot, NULL);
+	slot_hide(old.slot, old.size);
 	large_header(p)->cookie = 0;
 	/* With room for either offset, since the address may change. */
 	base = realloc((char *)p - offset, bytes + 2 * LARGE_HEADER);

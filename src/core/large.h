@@ -48,6 +48,14 @@ static inline bool is_large(void *p)
 	return large_header(p)->cookie == (large_cookie ^ (uintptr_t)p);
 }
 
+/* What all blocks are charged. */
+extern _Atomic size_t large_total;
+
+static inline size_t large_in_use(void)
+{
+	return load_relaxed(&large_total);
+}
+
 /* NULL when there is no memory. `bytes` is what is charged. */
 void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain);
 void large_free(void *p);

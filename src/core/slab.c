@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "slab.h"
+#include "large.h"
 #include "region.h"
 
 #include <errno.h>
@@ -43,6 +44,8 @@ struct slab_range slab_range;
  * A program that frees and allocates the same megabytes over and over would pay
  * for their page faults each time.  So both bounds rise by a spare for each slab
  * that had to be taken back, and fall by what nobody took for a second or two.
+ * A program that needs the same memory for large blocks in turns would need both
+ * at once: see slab_pool_make_room().
  */
 #define CHUNK_SHIFT 21
 #define CHUNK_SIZE ((size_t)1 << CHUNK_SHIFT)
@@ -65,6 +68,7 @@ static struct {
 	uint32_t nr_active;
 	uint32_t spare;	   /* kept beyond the bounds */
 	uint32_t kept_low; /* the fewest kept since `second` */
+	size_t most;	   /* bytes ever resident at once: slabs in use or kept, and large blocks */
 	time_t second;
 	size_t committed;
 	uint8_t kept_of_chunk[NR_CHUNKS];
@@ -217,6 +221,17 @@ static struct slab *kept_remove(struct slab *slab)
 	return slab;
 }
 
+static size_t resident(void)
+{
+	return ((size_t)(pool.nr_active + pool.nr_kept) << SLAB_SHIFT) + large_in_use();
+}
+
+static void note_most(void)
+{
+	if (resident() > pool.most)
+		pool.most = resident();
+}
+
 static struct slab *pool_get(void)
 {
 	struct slab *slab;
@@ -233,8 +248,10 @@ static struct slab *pool_get(void)
 	} else {
 		slab = slab_new();
 	}
-	if (slab)
+	if (slab) {
 		pool.nr_active++;
+		note_most();
+	}
 	slab_pool_unlock();
 	return slab;
 }
@@ -324,6 +341,23 @@ static void pool_put(struct slab *slab)
 	slab_pool_unlock();
 	if (nr)
 		return_slabs(surplus, nr);
+}
+
+void slab_pool_make_room(void)
+{
+	struct slab *surplus[RETURN_BATCH];
+	uint32_t nr;
+
+	do {
+		slab_pool_lock();
+		for (nr = 0; nr < RETURN_BATCH && pool.nr_kept > KEPT_MIN && resident() > pool.most;
+		     nr++)
+			surplus[nr] = kept_remove(pool.kept_tail);
+		if (nr < RETURN_BATCH)
+			note_most();
+		slab_pool_unlock();
+		return_slabs(surplus, nr);
+	} while (nr == RETURN_BATCH);
 }
 
 /* --- lists of a heap ----------------------------------------------------- */

@@ -198,6 +198,13 @@ void heap_collect(struct cpu *cpu);
 /* Gives up current slabs that are empty, but for those that have a page at most. */
 void heap_trim(struct cpu *cpu);
 
+/*
+ * To be called when large blocks have grown: what is kept for the next is kept as
+ * long as the process would not need less memory at its peak without, and given
+ * back where large blocks are about to set a new peak.
+ */
+void slab_pool_make_room(void);
+
 /* Bytes of slabs in use, of empty ones kept, and of ones given back to the system. */
 struct slab_pool_stat {
 	size_t active;

@@ -480,6 +480,28 @@ static void memory_that_is_wanted_over_and_over_stays(void)
 	check_conserved();
 }
 
+/* How much of 24 MiB is kept that come and go, when a large block comes beside. */
+static size_t kept_beside(size_t large)
+{
+	enum { TOTAL = 24 << 20 };
+
+	for (int i = 0; i < 3; i++)
+		allocate_and_free(TOTAL);
+	check_compare(slab_pool_stat().kept, >=, TOTAL * 3 / 4);
+	release(cpu, alloc(cpu, tasks[0], large));
+	return slab_pool_stat().kept;
+}
+
+static void what_is_kept_does_not_add_to_a_new_peak_of_large_blocks(void)
+{
+	/* The tests above have used 64 MiB at once. */
+	check_compare(kept_beside(16 << 20), >=, 18 << 20);
+	check_compare(kept_beside(128 << 20), <=, 1 << 20);
+	/* Now that is what the process has been at its largest. */
+	check_compare(kept_beside(64 << 20), >=, 18 << 20);
+	check_conserved();
+}
+
 /* At the end of one second it is seen that nobody took it since the last look. */
 static void memory_that_nobody_wants_any_more_goes_back(void)
 {
@@ -540,6 +562,7 @@ int main(void)
 	empty_slabs_go_back_to_the_system(64, 32 << 20);
 	memory_that_nobody_wants_any_more_goes_back();
 	memory_that_is_wanted_over_and_over_stays();
+	what_is_kept_does_not_add_to_a_new_peak_of_large_blocks();
 	memory_that_nobody_wants_any_more_goes_back();
 	empty_slabs_go_back_to_the_system(4096, 32 << 20);
 	return 0;
