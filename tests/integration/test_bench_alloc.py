@@ -198,21 +198,3 @@ def test_what_cannot_be_timed_is_refused():
     ):
         with pytest.raises(ValueError, match=r"nope|must"):
             call()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--sizes", "0"], "argument --sizes: '0' is not a number from 1 to 1048576"),
-        (["--sizes", "64,"], "argument --sizes: '' is not a number"),
-        (["--counts", "many"], "argument --counts: 'many' is not a number"),
-        (["--patterns", "fifo,nope"], "'nope' is not a pattern; there are fifo, lifo, random"),
-        (["--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(arguments, told):
-    result = objcg(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr

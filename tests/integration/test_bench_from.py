@@ -79,22 +79,6 @@ def test_a_file_that_is_no_result_is_one_line_and_status_1(stored, make, told):
     assert told in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--from", "result.json", "--rounds", "3"], "--rounds is for measuring, and --from"),
-        (["--from", "result.json", "--no-preload"], "--no-preload is for measuring"),
-        (["--plot", "picture.pdf"], "'picture.pdf' does not end with .svg or .png"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(arguments, told):
-    result = objcg("programs", *arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr
-
-
 def test_a_picture_that_cannot_be_is_refused_before_anything_is_measured(stored, tmp_path):
     result = objcg("seed", "--plot", tmp_path / "none" / "picture.svg")
     assert (result.returncode, result.stdout) == (1, "")

@@ -128,18 +128,3 @@ def test_without_valgrind_the_error_names_the_command():
         "objcg: objcg bench instructions needs valgrind, which is not in PATH; install it "
         "(apt-get install valgrind)\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--only", "nope"], "invalid choice: 'nope'"),
-        (["--jobs", "0"], "argument --jobs: 0 is not a number from 1 to 1024"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(arguments, told):
-    result = objcg(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr

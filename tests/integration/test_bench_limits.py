@@ -91,18 +91,3 @@ def test_what_is_not_as_promised_is_shown():
     row = limits._row("main", [good])
     assert row["bound_held"] is True
     assert list(limits.markdown([row])) == ["limits"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--only", "nope"], "invalid choice: 'nope'"),
-        (["--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(arguments, told):
-    result = objcg(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr

@@ -110,20 +110,3 @@ def test_a_program_that_says_something_else_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_PROGRAM", str(program))
     with pytest.raises(BenchmarkError, match=r"the program said something else: '\{\}'"):
         memory.run(Options(rounds=1, extra={"no_preload": True}))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--only", "nope"], "invalid choice: 'nope'"),
-        (["--scale", "0"], "0 is not above 0"),
-        (["--settle", "long"], "long is not from 0 to 600 seconds"),
-        (["--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(arguments, told):
-    result = objcg(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr

@@ -172,20 +172,3 @@ def test_a_process_that_takes_too_long_is_ended_with_its_children(tmp_path):
             break
         time.sleep(0.01)
     assert state in ENDED
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--only", "nope"], "invalid choice: 'nope'"),
-        (["--scale", "0"], "0 is not above 0"),
-        (["--scale", "much"], "argument --scale: much is not above 0"),
-        (["--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
-    ],
-)
-def test_wrong_use_is_one_line_and_status_2(arguments, told):
-    result = objcg(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert told in result.stderr

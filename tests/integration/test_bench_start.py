@@ -59,11 +59,3 @@ def test_a_start_of_something_else_is_an_error(monkeypatch):
     monkeypatch.setattr(start, "CASES", {"run": case})
     with pytest.raises(BenchmarkError, match=r"'True /', not 'True /main'"):
         start.run(Options(rounds=1))
-
-
-def test_wrong_use_is_one_line_and_status_2():
-    result = run([sys.executable, "-m", "objcg", "bench", "start", "--only", "run"])
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("objcg: ")
-    assert result.stderr.count("\n") == 1
-    assert "--only" in result.stderr
