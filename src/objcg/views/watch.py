@@ -1,0 +1,113 @@
+"""A region that is read again and again: what all views have in common.
+
+Assumes nothing of the process: it may hang, be stopped, end or be killed between two samples.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from objcg import region
+
+if TYPE_CHECKING:
+    from objcg.region import GroupInfo, Region
+
+
+class State(enum.Enum):
+    """What has become of the process."""
+
+    RUNNING = "running"
+    # its file is gone: it took it along when it ended
+    EXITED = "exited"
+    # it has left its file: killed, or ended without cleaning up
+    KILLED = "killed"
+
+
+class Change(NamedTuple):
+    """What is different in a group since the sample before."""
+
+    rate: float
+    """Bytes per second by which `current` has risen; below 0 it fell."""
+    events: dict[str, int]
+    """How often each thing happened meanwhile: only what did."""
+
+
+NONE = Change(0.0, {})
+
+
+class Sample(NamedTuple):
+    """The state of a process at one moment."""
+
+    at: float
+    """Seconds since the epoch."""
+    state: State
+    region: Region
+    """Of a process that has ended: what was read last."""
+    changes: dict[int, Change]
+    """By a group's `uid`; a group that is new is not in it."""
+
+    def change(self, group: GroupInfo) -> Change:
+        """Return what is different in a group of this sample."""
+        return self.changes.get(group.uid, NONE)
+
+
+class Watch:
+    """The process of a region file, watched."""
+
+    def __init__(self, path: str, *, tasks: bool = False) -> None:
+        """Read it for the first time. Raises RegionError: it is not there, or no region."""
+        self.path = path
+        self._tasks = tasks
+        self._last = region.read(path, tasks=tasks)
+        self._at = time.monotonic()
+        self._sample = Sample(time.time(), _state(self._last), self._last, {})
+
+    @property
+    def latest(self) -> Sample:
+        """The sample that was taken last."""
+        return self._sample
+
+    def sample(self) -> Sample:
+        """Take a sample. Raises RegionError: what is there now is no region."""
+        if self._sample.state is not State.RUNNING:
+            return self._sample
+        try:
+            found = region.read(self.path, tasks=self._tasks)
+        except region.RegionError:
+            if os.path.exists(self.path):
+                raise
+            self._sample = Sample(time.time(), State.EXITED, self._last, {})
+            return self._sample
+        now = time.monotonic()
+        changes = _changes(self._last.groups, found.groups, max(now - self._at, 1e-6))
+        self._last, self._at = found, now
+        self._sample = Sample(time.time(), _state(found), found, changes)
+        return self._sample
+
+
+def _state(found: Region) -> State:
+    if found.alive:
+        return State.RUNNING
+    return State.EXITED if found.exited else State.KILLED
+
+
+def _changes(before: list[GroupInfo], after: list[GroupInfo], seconds: float) -> dict[int, Change]:
+    known = {group.uid: group for group in before}
+    changes = {}
+    for group in after:
+        old = known.get(group.uid)
+        if old is None:
+            continue
+        changes[group.uid] = Change(
+            (group.current - old.current) / seconds,
+            {
+                event: count - old.events[event]
+                for event, count in group.events.items()
+                # counters only rise; should the record be another's by now, it is no event
+                if count > old.events[event]
+            },
+        )
+    return changes
