@@ -192,14 +192,17 @@ int hooks_installed(void);
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
 
-/*
- * For the allocators of libraries, from any thread, with the GIL or without.  A
- * block that is passed in is ours (kmem_is_ours), and one of these made it.
- */
+/* Whether this thread holds the GIL. From any thread. */
 bool hooks_with_gil(void);
-void *hooks_alloc(enum domain domain, size_t size, bool zero);
-void *hooks_realloc(enum domain domain, void *p, size_t size);
-void hooks_free(enum domain domain, void *p);
+
+/*
+ * Data of NumPy's arrays; for any thread, with the GIL or without.  A block that
+ * is passed in is ours (kmem_is_ours), and one of these made it.
+ */
+void *hooks_numpy_malloc(size_t size);
+void *hooks_numpy_calloc(size_t size);
+void *hooks_numpy_realloc(void *p, size_t size);
+void hooks_numpy_free(void *p);
 
 /* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
 void settle(void);

@@ -5,8 +5,8 @@
  * GIL share one cpu (types.h), and nothing here needs a lock.  The raw domain
  * may be called without it and has a cpu of its own, under a mutex.
  *
- * Allocators of libraries (NumPy's: py_numpy.c) come through hooks_alloc() and its
- * like, which look whether the GIL is held, and go the one way or the other.
+ * Allocators of libraries (NumPy's: py_numpy.c) may be called with the GIL or without;
+ * they look, and go the one way or the other.
  *
  * The hooks are installed once and never removed.  A block that is not ours,
  * because it is older than we are, goes to the allocator that was there before.
@@ -422,22 +422,32 @@ static void raw_free(void *ctx, void *p)
 
 /*
  * A library's allocator is called as the library likes.  With the GIL it is as
- * quick as an object's; without, it is like the raw domain.  Asking is two
- * or three nanoseconds, and no promise of somebody else's that breaks our lists.
+ * quick as an object's; without, it is like the raw domain.  Asking costs ten
+ * instructions, and no promise of somebody else's can break our lists.
  */
 bool hooks_with_gil(void)
 {
 	return thread_state_with_gil() != NULL;
 }
 
-void *hooks_alloc(enum domain domain, size_t size, bool zero)
+static inline void *library_alloc(enum domain domain, size_t size, bool zero)
 {
+	void *p;
+
 	if (unlikely(!thread_state_with_gil()))
 		return raw_alloc(domain, size, zero);
+	/* Of arrays more are medium blocks than of objects: straight to those. */
+	if (size - 1 - SLAB_SMALL_MAX < SLAB_BLOCK_MAX - SLAB_SMALL_MAX &&
+	    likely(thread_cache_fast(&thread_cache))) {
+		p = kmem_alloc_medium_fast(load_relaxed(&fast_cpu), thread_cache.task, domain,
+					   size);
+		if (likely(p))
+			return zero ? memset(p, 0, size) : p;
+	}
 	return hook_alloc(domain, size, zero);
 }
 
-void *hooks_realloc(enum domain domain, void *p, size_t size)
+static inline void *library_realloc(enum domain domain, void *p, size_t size)
 {
 	if (unlikely(!thread_state_with_gil()))
 		return raw_resize(domain, p, size);
@@ -445,7 +455,7 @@ void *hooks_realloc(enum domain domain, void *p, size_t size)
 	return hook_realloc(domain, &saved_object, p, size);
 }
 
-static __attribute__((noinline)) void hooks_free_slow(enum domain domain, void *p)
+static __attribute__((noinline)) void library_free_slow(enum domain domain, void *p)
 {
 	struct cpu *cpu = cpu_for_free();
 
@@ -455,16 +465,40 @@ static __attribute__((noinline)) void hooks_free_slow(enum domain domain, void *
 		kmem_free(cpu, domain, p);
 }
 
-void hooks_free(enum domain domain, void *p)
+static __attribute__((noinline)) void library_free_other(enum domain domain, void *p)
 {
-	struct cpu *cpu = load_relaxed(&fast_cpu);
+	if (unlikely(!in_slab_range(p)) ||
+	    unlikely(!charged_free_other(load_relaxed(&fast_cpu), domain, p)))
+		library_free_slow(domain, p);
+}
 
+static inline void library_free(enum domain domain, void *p)
+{
 	if (unlikely(!thread_state_with_gil()))
 		raw_give_back(domain, p);
 	else if (unlikely(!in_slab_range(p)) ||
-		 (unlikely(!charged_free(cpu, domain, p)) &&
-		  unlikely(!charged_free_other(cpu, domain, p))))
-		hooks_free_slow(domain, p);
+		 unlikely(!charged_free(load_relaxed(&fast_cpu), domain, p)))
+		library_free_other(domain, p);
+}
+
+void *hooks_numpy_malloc(size_t size)
+{
+	return library_alloc(DOMAIN_NUMPY, size, false);
+}
+
+void *hooks_numpy_calloc(size_t size)
+{
+	return library_alloc(DOMAIN_NUMPY, size, true);
+}
+
+void *hooks_numpy_realloc(void *p, size_t size)
+{
+	return library_realloc(DOMAIN_NUMPY, p, size);
+}
+
+void hooks_numpy_free(void *p)
+{
+	library_free(DOMAIN_NUMPY, p);
 }
 
 /* A charge in the GIL's cpu is near a limit: what the raw cpu has in stock may make room. */

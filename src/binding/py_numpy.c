@@ -12,7 +12,7 @@
  * they are (docs/decisions/0010-numpy-handler.md).
  *
  * The functions are called with the GIL by NumPy, and by whoever has got hold of
- * the handler as he likes: hooks_alloc() and its like look.  They are exchanged
+ * the handler as he likes: hooks_numpy_malloc() and its like look.  They are exchanged
  * once and never back, as the hooks of CPython's domains are, and a block that is
  * not ours goes to the function that was there before.
  *
@@ -74,7 +74,7 @@ static struct data_allocator saved;
 static PyCFunction get_madvise_hugepage;
 static PyObject *madvise_module; /* its first argument */
 
-static __attribute__((noinline)) void advise_huge(void *p, size_t size)
+static void advise_huge(void *p, size_t size)
 {
 	const uintptr_t page = 4096;
 	uintptr_t begin = ((uintptr_t)p + page - 1) & ~(page - 1);
@@ -91,52 +91,64 @@ static __attribute__((noinline)) void advise_huge(void *p, size_t size)
 	errno = error; /* a kernel without huge pages is none of the program's concern */
 }
 
+static __attribute__((noinline)) void *alloc_huge(size_t size, bool zero)
+{
+	void *p = zero ? hooks_numpy_calloc(size) : hooks_numpy_malloc(size);
+
+	if (p)
+		advise_huge(p, size);
+	return p;
+}
+
 /* --- the handler's functions --------------------------------------------- */
 
 static void *numpy_malloc(void *ctx, size_t size)
 {
-	void *p = hooks_alloc(DOMAIN_NUMPY, size, false);
-
 	(void)ctx;
-	if (unlikely(size >= HUGE_FROM) && p)
-		advise_huge(p, size);
-	return p;
+	if (unlikely(size >= HUGE_FROM))
+		return alloc_huge(size, false);
+	return hooks_numpy_malloc(size);
 }
 
 static void *numpy_calloc(void *ctx, size_t nelem, size_t elsize)
 {
 	size_t size;
-	void *p;
 
 	(void)ctx;
 	if (__builtin_mul_overflow(nelem, elsize, &size))
 		return NULL;
-	p = hooks_alloc(DOMAIN_NUMPY, size, true);
-	if (unlikely(size >= HUGE_FROM) && p)
-		advise_huge(p, size);
-	return p;
+	if (unlikely(size >= HUGE_FROM))
+		return alloc_huge(size, true);
+	return hooks_numpy_calloc(size);
 }
 
 static void *numpy_realloc(void *ctx, void *p, size_t size)
 {
-	(void)ctx;
 	if (!p)
-		return hooks_alloc(DOMAIN_NUMPY, size, false);
+		return numpy_malloc(ctx, size);
 	if (!kmem_is_ours(p))
 		return saved.realloc(saved.ctx, p, size);
-	return hooks_realloc(DOMAIN_NUMPY, p, size);
+	return hooks_numpy_realloc(p, size);
+}
+
+static __attribute__((noinline)) void free_outside_slabs(void *p, size_t size)
+{
+	if (!p)
+		return;
+	if (is_large(p))
+		hooks_numpy_free(p);
+	else
+		saved.free(saved.ctx, p, size);
 }
 
 /* `size` is what NumPy takes the block to have; a block of ours knows its own. */
 static void numpy_free(void *ctx, void *p, size_t size)
 {
 	(void)ctx;
-	if (unlikely(!p))
-		return;
-	if (unlikely(!kmem_is_ours(p)))
-		saved.free(saved.ctx, p, size);
+	if (unlikely(!in_slab_range(p)))
+		free_outside_slabs(p, size);
 	else
-		hooks_free(DOMAIN_NUMPY, p);
+		hooks_numpy_free(p);
 }
 
 /* --- installation -------------------------------------------------------- */
