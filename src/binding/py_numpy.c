@@ -65,14 +65,28 @@ static struct data_allocator saved;
 
 /*
  * NumPy's own functions ask for huge pages for arrays from 4 MiB on, unless the
- * program or NUMPY_MADVISE_HUGEPAGE has switched that off.  This is the C function
- * behind numpy._core.multiarray._get_madvise_hugepage(), which returns a bool and
- * does nothing else.
+ * program or NUMPY_MADVISE_HUGEPAGE has switched that off.  NumPy can be asked
+ * by the C function behind numpy._core.multiarray._get_madvise_hugepage(), which
+ * returns a bool and does nothing else; NumPy 1.22 only by that behind
+ * _set_madvise_hugepage(), which returns what was set before.
  */
 #define HUGE_FROM ((size_t)4 << 20)
 
-static PyCFunction get_madvise_hugepage;
+static PyCFunction madvise_hugepage;
 static PyObject *madvise_module; /* its first argument */
+static bool madvise_is_setter;
+
+static PyObject *ask_madvise(void)
+{
+	PyObject *was;
+
+	if (!madvise_is_setter)
+		return madvise_hugepage(madvise_module, NULL);
+	was = madvise_hugepage(madvise_module, Py_True);
+	if (was == Py_False)
+		Py_XDECREF(madvise_hugepage(madvise_module, Py_False));
+	return was;
+}
 
 static void advise_huge(void *p, size_t size)
 {
@@ -82,9 +96,9 @@ static void advise_huge(void *p, size_t size)
 	PyObject *wanted;
 
 	/* Without the GIL nobody can be asked, and a hint is not worth waiting for it. */
-	if (!get_madvise_hugepage || !hooks_with_gil())
+	if (!madvise_hugepage || !hooks_with_gil())
 		return;
-	wanted = get_madvise_hugepage(madvise_module, NULL);
+	wanted = ask_madvise();
 	if (wanted == Py_True)
 		madvise((void *)begin, (uintptr_t)p + size - begin, MADV_HUGEPAGE);
 	Py_XDECREF(wanted);
@@ -224,7 +238,7 @@ static void replace_functions(struct data_allocator *allocator)
  * install_numpy(api, hugepage) -> None, or why NumPy's arrays cannot be charged.
  *
  * `api` is the capsule _ARRAY_API of NumPy's C module, `hugepage` its function
- * _get_madvise_hugepage() or None.
+ * _get_madvise_hugepage(), or _set_madvise_hugepage() where there is no other, or None.
  */
 static PyObject *install_numpy(PyObject *module, PyObject *args)
 {
@@ -249,10 +263,14 @@ static PyObject *install_numpy(PyObject *module, PyObject *args)
 		Py_RETURN_NONE; /* NumPy was imported again; its C module stays */
 	if (handler)
 		return PyUnicode_FromString("another NumPy is loaded, whose arrays are charged");
-	if (PyCFunction_Check(hugepage) && PyCFunction_GetFlags(hugepage) == METH_NOARGS) {
+	if (PyCFunction_Check(hugepage)) {
+		int flags = PyCFunction_GetFlags(hugepage);
+
 		/* For good, like the functions. */
 		madvise_module = Py_XNewRef(PyCFunction_GetSelf(hugepage));
-		get_madvise_hugepage = PyCFunction_GetFunction(hugepage);
+		madvise_is_setter = flags == METH_O;
+		if (flags == METH_O || flags == METH_NOARGS)
+			madvise_hugepage = PyCFunction_GetFunction(hugepage);
 	}
 	handler = found;
 	saved = found->allocator;

@@ -23,7 +23,9 @@ def install() -> None:
 
 def _loaded(module: types.ModuleType) -> None:
     api = getattr(module, "_ARRAY_API", None)
-    why = _core.install_numpy(api, getattr(module, "_get_madvise_hugepage", None))
+    set_hugepage = getattr(module, "_set_madvise_hugepage", None)
+    hugepage = getattr(module, "_get_madvise_hugepage", set_hugepage)
+    why = _core.install_numpy(api, hugepage)
     if why is not None:
         import warnings
 

@@ -52,12 +52,11 @@ def test_numpy_imported_after_enable() -> None:
 print("numpy" in sys.modules)
 check()
 print("_Finder" in {FINDERS}, "concurrent.futures.thread" in sys.modules)
-import numpy
-loader = sys.modules[numpy.ones.__module__].__spec__.loader
 import concurrent.futures.thread
 print("_Finder" in {FINDERS})
 for module in list(sys.modules.values()):
-    for loader in (getattr(module, "__loader__", None), getattr(module.__spec__, "loader", None)):
+    spec = getattr(module, "__spec__", None)
+    for loader in (getattr(module, "__loader__", None), getattr(spec, "loader", None)):
         assert not type(loader).__module__.startswith("objcg"), module
 """)
     )
@@ -349,14 +348,14 @@ import numpy as np
 objcg.group("/late", max="16M").__enter__()
 class Late:
     def __del__(self):
-        print(self.array.sum() + self.make(10).sum())
+        print(len(self.array.copy()) + len(self.make(10)))
 late = Late()
-late.itself, late.array, late.make = late, np.ones(1000), np.ones
+late.itself, late.array, late.make = late, np.ones(1000), np.empty
 objects = np.array([{}, [], None], dtype=object)
 print("end")
 """)
     )
-    assert words == ["end", "1010.0"]
+    assert words == ["end", "1010"]
 
 
 def test_the_tree_shows_arrays_to_other_processes() -> None:
