@@ -30,7 +30,7 @@ try:
 except ImportError:  # NumPy 1
     from numpy.core import _multiarray_umath as c_module
 
-SIZES = (1, 8, 15, 16, 17, 100, 512, 513, 800, 1023, 1024, 4000, 8192, 8193, 32768, 100_000, 5 * MIB)
+SIZES = (1, 8, 15, 16, 17, 100, 512, 513, 800, 1023, 1024, 4000, 8192, 8193, 32768, 99_999, 5 * MIB)
 """Around the bounds of all ways to a block: classes, NumPy's own cache, medium, large, huge."""
 
 
