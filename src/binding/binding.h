@@ -2,6 +2,7 @@
  * The binding: CPython's side of objcg.  The only part that knows Python.h.
  *
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
+ *   py_numpy.c    the data memory of NumPy's arrays
  *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_bound.c    callables that carry a membership
@@ -191,8 +192,24 @@ int hooks_installed(void);
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
 
+/* Whether this thread holds the GIL. From any thread. */
+bool hooks_with_gil(void);
+
+/*
+ * Data of NumPy's arrays; for any thread, with the GIL or without.  A block that
+ * is passed in is ours (kmem_is_ours), and one of these made it.
+ */
+void *hooks_numpy_malloc(size_t size);
+void *hooks_numpy_calloc(size_t size);
+void *hooks_numpy_realloc(void *p, size_t size);
+void hooks_numpy_free(void *p);
+
 /* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
 void settle(void);
+
+/* --- py_numpy.c ---------------------------------------------------------- */
+
+extern PyMethodDef numpy_methods[];
 
 /* --- py_group.c, py_task.c ----------------------------------------------- */
 

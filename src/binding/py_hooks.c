@@ -5,6 +5,9 @@
  * GIL share one cpu (types.h), and nothing here needs a lock.  The raw domain
  * may be called without it and has a cpu of its own, under a mutex.
  *
+ * Allocators of libraries (NumPy's: py_numpy.c) may be called with the GIL or without;
+ * they look, and go the one way or the other.
+ *
  * The hooks are installed once and never removed.  A block that is not ours,
  * because it is older than we are, goes to the allocator that was there before.
  * That allocator may call the raw domain for what it wants itself (pymalloc
@@ -306,12 +309,12 @@ DEFINE_HOOKS(mem, DOMAIN_MEM)
 /* --- raw ----------------------------------------------------------------- */
 
 /*
- * The current task of a thread that may not hold the GIL.  It holds it if the
- * current thread state is this thread's own; before 3.12 the current thread
- * state is a global that belongs to whichever thread holds the GIL, hence the
- * comparison with the one registered for this thread.
+ * The thread state of a thread that may not hold the GIL; NULL if it does not.
+ * It holds it if the current thread state is this thread's own; before 3.12 the
+ * current thread state is a global that belongs to whichever thread holds the
+ * GIL, hence the comparison with the one registered for this thread.
  */
-static struct task *raw_task(void)
+static inline PyThreadState *thread_state_with_gil(void)
 {
 	PyThreadState *ts = current_thread_state();
 
@@ -319,6 +322,14 @@ static struct task *raw_task(void)
 	if (ts && ts != PyGILState_GetThisThreadState())
 		ts = NULL;
 #endif
+	return ts;
+}
+
+/* The current task of such a thread. */
+static struct task *raw_task(void)
+{
+	PyThreadState *ts = thread_state_with_gil();
+
 	if (!ts || ts->interp != PyInterpreterState_Main())
 		return thread_cache_task_without_gil();
 	if (!thread_cache_valid(&thread_cache, ts))
@@ -326,28 +337,51 @@ static struct task *raw_task(void)
 	return thread_cache.task;
 }
 
-static void *raw_alloc(size_t size, bool zero)
+static __attribute__((noinline)) void *raw_alloc(enum domain domain, size_t size, bool zero)
 {
 	struct charge_result result = {0, 0, 0};
 	struct task *task = raw_task();
 	void *p;
 
 	raw_lock();
-	p = size - 1 < SLAB_SMALL_MAX ? kmem_alloc_fast(raw_cpu, task, DOMAIN_RAW, size) : NULL;
+	p = size - 1 < SLAB_SMALL_MAX ? kmem_alloc_fast(raw_cpu, task, domain, size) : NULL;
 	if (p && zero)
 		memset(p, 0, size);
 	else if (!p)
-		p = kmem_alloc(raw_cpu, task, DOMAIN_RAW, size, zero, &result);
+		p = kmem_alloc(raw_cpu, task, domain, size, zero, &result);
 	raw_unlock();
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 0);
 	return p;
 }
 
+/* A block of ours; so is that of raw_give_back(). */
+static void *raw_resize(enum domain domain, void *p, size_t size)
+{
+	struct charge_result result = {0, 0, 0};
+	struct task *task = raw_task();
+	void *q;
+
+	raw_lock();
+	q = kmem_realloc(raw_cpu, task, domain, p, size, &result);
+	raw_unlock();
+	if (unlikely(result.over || result.high || result.refused))
+		limits_notice(&result, 0);
+	return q;
+}
+
+static __attribute__((noinline)) void raw_give_back(enum domain domain, void *p)
+{
+	raw_lock();
+	if (!in_slab_range(p) || !kmem_free_fast(raw_cpu, domain, p))
+		kmem_free(raw_cpu, domain, p);
+	raw_unlock();
+}
+
 static void *raw_malloc(void *ctx, size_t size)
 {
 	(void)ctx;
-	return raw_alloc(size, false);
+	return raw_alloc(DOMAIN_RAW, size, false);
 }
 
 static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
@@ -358,27 +392,17 @@ static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
 	if (__builtin_mul_overflow(nelem, elsize, &size))
 		return NULL;
 	notice_interpreter(nelem, elsize);
-	return raw_alloc(size, true);
+	return raw_alloc(DOMAIN_RAW, size, true);
 }
 
 static void *raw_realloc(void *ctx, void *p, size_t size)
 {
-	struct charge_result result = {0, 0, 0};
-	struct task *task;
-	void *q;
-
 	(void)ctx;
 	if (!p)
-		return raw_alloc(size, false);
+		return raw_alloc(DOMAIN_RAW, size, false);
 	if (!kmem_is_ours(p))
 		return saved_raw.realloc(saved_raw.ctx, p, size);
-	task = raw_task();
-	raw_lock();
-	q = kmem_realloc(raw_cpu, task, DOMAIN_RAW, p, size, &result);
-	raw_unlock();
-	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result, 0);
-	return q;
+	return raw_resize(DOMAIN_RAW, p, size);
 }
 
 static void raw_free(void *ctx, void *p)
@@ -391,10 +415,90 @@ static void raw_free(void *ctx, void *p)
 		return;
 	}
 	thread_state_freed(p);
-	raw_lock();
-	if (!in_slab_range(p) || !kmem_free_fast(raw_cpu, DOMAIN_RAW, p))
-		kmem_free(raw_cpu, DOMAIN_RAW, p);
-	raw_unlock();
+	raw_give_back(DOMAIN_RAW, p);
+}
+
+/* --- allocators of libraries --------------------------------------------- */
+
+/*
+ * A library's allocator is called as the library likes.  With the GIL it is as
+ * quick as an object's; without, it is like the raw domain.  Asking costs ten
+ * instructions, and no promise of somebody else's can break our lists.
+ */
+bool hooks_with_gil(void)
+{
+	return thread_state_with_gil() != NULL;
+}
+
+static inline void *library_alloc(enum domain domain, size_t size, bool zero)
+{
+	void *p;
+
+	if (unlikely(!thread_state_with_gil()))
+		return raw_alloc(domain, size, zero);
+	/* Of arrays more are medium blocks than of objects: straight to those. */
+	if (size - 1 - SLAB_SMALL_MAX < SLAB_BLOCK_MAX - SLAB_SMALL_MAX &&
+	    likely(thread_cache_fast(&thread_cache))) {
+		p = kmem_alloc_medium_fast(load_relaxed(&fast_cpu), thread_cache.task, domain,
+					   size);
+		if (likely(p))
+			return zero ? memset(p, 0, size) : p;
+	}
+	return hook_alloc(domain, size, zero);
+}
+
+static inline void *library_realloc(enum domain domain, void *p, size_t size)
+{
+	if (unlikely(!thread_state_with_gil()))
+		return raw_resize(domain, p, size);
+	/* Of a block that is ours nothing goes to the object allocator of before. */
+	return hook_realloc(domain, &saved_object, p, size);
+}
+
+static __attribute__((noinline)) void library_free_slow(enum domain domain, void *p)
+{
+	struct cpu *cpu = cpu_for_free();
+
+	if (unlikely(!cpu)) /* more interpreters than we have room for */
+		raw_give_back(domain, p);
+	else if (!in_slab_range(p) || !kmem_free_fast(cpu, domain, p))
+		kmem_free(cpu, domain, p);
+}
+
+static __attribute__((noinline)) void library_free_other(enum domain domain, void *p)
+{
+	if (unlikely(!in_slab_range(p)) ||
+	    unlikely(!charged_free_other(load_relaxed(&fast_cpu), domain, p)))
+		library_free_slow(domain, p);
+}
+
+static inline void library_free(enum domain domain, void *p)
+{
+	if (unlikely(!thread_state_with_gil()))
+		raw_give_back(domain, p);
+	else if (unlikely(!in_slab_range(p)) ||
+		 unlikely(!charged_free(load_relaxed(&fast_cpu), domain, p)))
+		library_free_other(domain, p);
+}
+
+void *hooks_numpy_malloc(size_t size)
+{
+	return library_alloc(DOMAIN_NUMPY, size, false);
+}
+
+void *hooks_numpy_calloc(size_t size)
+{
+	return library_alloc(DOMAIN_NUMPY, size, true);
+}
+
+void *hooks_numpy_realloc(void *p, size_t size)
+{
+	return library_realloc(DOMAIN_NUMPY, p, size);
+}
+
+void hooks_numpy_free(void *p)
+{
+	library_free(DOMAIN_NUMPY, p);
 }
 
 /* A charge in the GIL's cpu is near a limit: what the raw cpu has in stock may make room. */

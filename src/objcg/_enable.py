@@ -7,7 +7,7 @@ import os
 import sys
 from _thread import allocate_lock
 
-from . import _core, _inherit, _location, _registry, limits
+from . import _core, _inherit, _location, _numpy, _registry, limits
 from .errors import EnableError
 from .group import Group
 from .task import Task
@@ -60,6 +60,8 @@ def enable(*, migration: bool = True) -> None:
         _inherit.install()
         atexit.register(_core.at_root(_at_exit))
         os.register_at_fork(after_in_child=_after_fork)
+        # last, as no_file below: under -W error it raises
+        _numpy.install()
     if no_file is not None:
         _warn(no_file)
 

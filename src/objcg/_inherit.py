@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import sys
 
-from . import _core
+from . import _core, _imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Sequence
-    from importlib.abc import Loader
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Callable
     from typing import Any
 
 _POOL = "concurrent.futures.thread"
@@ -52,12 +50,8 @@ def install() -> None:
                 wrappers[original] = _Starter(original)
             setattr(module, name, wrappers[original])
 
-    pool = sys.modules.get(_POOL)
-    if pool is not None:
-        _patch_pool(pool)
-    else:
-        # importing it here would cost every program logging and queue
-        sys.meta_path.insert(0, _PoolFinder())
+    # importing it here would cost every program logging and queue
+    _imports.when_imported((_POOL,), _patch_pool)
 
 
 class _Starter:
@@ -111,50 +105,3 @@ def _patch_pool(module: types.ModuleType) -> None:
 
     item.__init__ = __init__
     executor._adjust_thread_count = _adjust_thread_count
-
-
-class _PoolFinder:
-    """Waits on `sys.meta_path` for the first import of the pool's module, and patches it."""
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None = None,
-        target: types.ModuleType | None = None,
-    ) -> ModuleSpec | None:
-        if fullname != _POOL:
-            return None
-        for finder in sys.meta_path:
-            find_spec = getattr(finder, "find_spec", None)
-            if find_spec is None or isinstance(finder, _PoolFinder):
-                continue
-            spec: ModuleSpec | None = find_spec(fullname, path, target)
-            if spec is not None:
-                if spec.loader is not None:
-                    # shaped like a Loader; importlib.abc itself is too large to import for this
-                    spec.loader = _PoolLoader(spec.loader, self)  # type: ignore[assignment]
-                return spec
-        return None
-
-
-class _PoolLoader:
-    """Loads as the module's own loader does, leaves no trace of itself, and patches."""
-
-    def __init__(self, loader: Loader, finder: _PoolFinder) -> None:
-        self._loader = loader
-        self._finder = finder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        if self._finder in sys.meta_path:
-            sys.meta_path.remove(self._finder)
-        _patch_pool(module)
