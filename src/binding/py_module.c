@@ -61,6 +61,13 @@ static PyObject *region_path(PyObject *module, PyObject *unused)
 	return PyUnicode_DecodeFSDefault(region.path);
 }
 
+static PyObject *startup(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(region.header ? region.header->startup : 0);
+}
+
 static PyObject *mark_exited(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -257,6 +264,7 @@ static const struct {
 	FIELD("header.flags", region_header, flags),
 	FIELD("header.sections", region_header, sections),
 	FIELD("header.updated_ns", region_header, updated_ns),
+	FIELD("header.startup", region_header, startup),
 	FIELD("header.python", region_header, python),
 	FIELD("header.command_len", region_header, command_len),
 	FIELD("header.command", region_header, command),
@@ -327,6 +335,7 @@ static PyMethodDef methods[] = {
 	{"enabled", enabled, METH_NOARGS, NULL},
 	{"install", install, METH_VARARGS, NULL},
 	{"region_path", region_path, METH_NOARGS, NULL},
+	{"startup", startup, METH_NOARGS, NULL},
 	{"mark_exited", mark_exited, METH_NOARGS, NULL},
 	{"set_native", set_native, METH_O, NULL},
 	{"after_fork_child", after_fork_child, METH_O, NULL},
