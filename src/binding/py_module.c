@@ -89,6 +89,20 @@ static PyObject *set_native(PyObject *module, PyObject *on)
 	Py_RETURN_NONE;
 }
 
+static PyObject *set_auto(PyObject *module, PyObject *on)
+{
+	int automatic = PyObject_IsTrue(on);
+
+	(void)module;
+	if (automatic < 0 || !need_enabled())
+		return NULL;
+	if (automatic)
+		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_AUTO);
+	else
+		fetch_and_acq_rel(&region.header->flags, ~(uint32_t)REGION_AUTO);
+	Py_RETURN_NONE;
+}
+
 static PyObject *after_fork_child(PyObject *module, PyObject *path_object)
 {
 	PyObject *path;
@@ -338,6 +352,7 @@ static PyMethodDef methods[] = {
 	{"startup", startup, METH_NOARGS, NULL},
 	{"mark_exited", mark_exited, METH_NOARGS, NULL},
 	{"set_native", set_native, METH_O, NULL},
+	{"set_auto", set_auto, METH_O, NULL},
 	{"after_fork_child", after_fork_child, METH_O, NULL},
 	{"set_task_type", set_task_type, METH_O, NULL},
 	{"current_task", current_task, METH_NOARGS, NULL},

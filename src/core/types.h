@@ -71,7 +71,7 @@ struct section_header {
 	uint32_t pad;
 };
 
-enum region_flag { REGION_NATIVE = 1, REGION_MIGRATION = 2, REGION_EXITED = 4 };
+enum region_flag { REGION_NATIVE = 1, REGION_MIGRATION = 2, REGION_EXITED = 4, REGION_AUTO = 8 };
 
 struct region_header {
 	char magic[8];

@@ -15,6 +15,7 @@ VERSION = 1
 FLAG_NATIVE = 1
 FLAG_MIGRATION = 2
 FLAG_EXITED = 4
+FLAG_AUTO = 8  # root's max follows the container's limit
 
 STATE_FREE = 0
 STATE_ONLINE = 1
