@@ -61,11 +61,15 @@ static PyObject *region_path(PyObject *module, PyObject *unused)
 	return PyUnicode_DecodeFSDefault(region.path);
 }
 
+/* startup() -> (bytes resident when objcg was enabled, of that shared) */
 static PyObject *startup(PyObject *module, PyObject *unused)
 {
+	const struct region_header *header = region.header;
+
 	(void)module;
 	(void)unused;
-	return PyLong_FromUnsignedLongLong(region.header ? region.header->startup : 0);
+	return Py_BuildValue("KK", (unsigned long long)(header ? header->startup : 0),
+			     (unsigned long long)(header ? header->startup_shared : 0));
 }
 
 static PyObject *mark_exited(PyObject *module, PyObject *unused)
@@ -279,6 +283,7 @@ static const struct {
 	FIELD("header.sections", region_header, sections),
 	FIELD("header.updated_ns", region_header, updated_ns),
 	FIELD("header.startup", region_header, startup),
+	FIELD("header.startup_shared", region_header, startup_shared),
 	FIELD("header.python", region_header, python),
 	FIELD("header.command_len", region_header, command_len),
 	FIELD("header.command", region_header, command),

@@ -161,11 +161,12 @@ def _set() -> int | None:
     if limit is None:
         value = None
     else:
-        rss = _location.resident(os.getpid()) or 0
+        rss, _ = _location.resident(os.getpid()) or (0, 0)
+        startup, _ = _core.startup()
         value = budget(
             limit,
             charged=charged,
-            beyond_startup=rss - _core.startup(),
+            beyond_startup=rss - startup,
             sharers=_sharers.count(_cgroups.membership) * (2 if _is_forking() else 1),
         )
         # not above what is in force: what is charged meanwhile must not lift it

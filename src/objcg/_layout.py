@@ -69,6 +69,7 @@ HEADER = Record(
         "sections": (96, "QIIIIQIIIIQIIIIQIIII"),
         "updated_ns": (192, "Q"),
         "startup": (208, "Q"),
+        "startup_shared": (216, "Q"),
         "python": (256, "64s"),
         "command_len": (320, "I"),
         "command": (324, "3072s"),

@@ -68,7 +68,7 @@ def is_tree(text: str) -> bool:
     pid, rss, heading, root, *below = text.splitlines() if text.count("\n") > 3 else [""] * 4
     return (
         re.match(r"pid \d+  ", pid) is not None
-        and re.fullmatch(r"RSS .+: .+ at start-up, .+ charged, .+ unaccounted \(-?\d+ %\)", rss)
+        and re.fullmatch(r"RSS .+: .+ at start-up, .+ charged, .+ unaccounted \(-?\d+ %, .+ of it shared\)", rss)
         is not None
         and heading.startswith("group ")
         and root.startswith("/ ")

@@ -220,6 +220,8 @@ def _snapshot() -> Region:
                 stat_values=tuple(stat[name] for name in STATS),
             )
         )
+    startup, startup_shared = _core.startup()
+    rss, rss_shared = _location.resident(os.getpid()) or (None, None)
     return Region(
         pid=os.getpid(),
         command=" ".join(sys.orig_argv),
@@ -227,8 +229,10 @@ def _snapshot() -> Region:
         uid=os.geteuid(),
         start_time=_location.start_time(os.getpid()) or 0,
         python=sys.version.split()[0],
-        startup=_core.startup(),
-        rss=_location.resident(os.getpid()),
+        startup=startup,
+        startup_shared=startup_shared,
+        rss=rss,
+        rss_shared=rss_shared,
     )
 
 
