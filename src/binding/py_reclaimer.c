@@ -20,7 +20,8 @@ int reclaimer_watch_empty;
 static PyObject *service_handler;
 static int running;
 static sem_t wakeups;
-static sem_t ready;
+static sem_t ready; /* posted for good once is_ready is set: a turnstile */
+static _Atomic int is_ready;
 static pthread_t reclaimer;
 static _Atomic int reclaimer_stop;
 static _Atomic int wake_posted;
@@ -81,6 +82,7 @@ static void *reclaimer_main(void *unused)
 	PyThreadState *tstate;
 
 	(void)unused;
+	store_release(&is_ready, 1);
 	sem_post(&ready);
 	for (;;) {
 		PyObject *result;
@@ -103,6 +105,24 @@ static void *reclaimer_main(void *unused)
 	}
 }
 
+/*
+ * Gives up the GIL, which the reclaimer needs to become ready: another thread may
+ * come here meanwhile, finds it running, and waits as well.
+ * tests/integration/test_limits.py has many come at once.
+ */
+static void wait_until_ready(void)
+{
+	PyThreadState *tstate;
+
+	if (load_acquire(&is_ready))
+		return;
+	tstate = PyEval_SaveThread();
+	while (sem_wait(&ready) < 0 && errno == EINTR)
+		;
+	sem_post(&ready);
+	PyEval_RestoreThread(tstate);
+}
+
 static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 {
 	sigset_t all;
@@ -111,8 +131,11 @@ static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 
 	(void)module;
 	(void)unused;
-	if (running)
+	if (running) {
+		wait_until_ready();
 		Py_RETURN_NONE;
+	}
+	store_relaxed(&is_ready, 0);
 	if (sem_init(&wakeups, 0, 0) < 0 || sem_init(&ready, 0, 0) < 0)
 		return PyErr_SetFromErrno(PyExc_OSError);
 	store_relaxed(&reclaimer_stop, 0);
@@ -124,8 +147,8 @@ static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err)
 		return raise_errno(-err);
-	Py_BEGIN_ALLOW_THREADS while (sem_wait(&ready) < 0 && errno == EINTR);
-	Py_END_ALLOW_THREADS running = 1;
+	running = 1;
+	wait_until_ready();
 	Py_RETURN_NONE;
 }
 
