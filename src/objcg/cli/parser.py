@@ -102,7 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
         "the program's; 2 when it could not be started.",
         allow_abbrev=False,
     )
-    run.add_argument("--max", metavar="SIZE", help="the memory.max of the program's group")
+    run.add_argument(
+        "--max",
+        metavar="SIZE",
+        help="the memory.max of the program's group; 'auto': the whole process, root, may use what "
+        "the container's limit leaves",
+    )
     run.add_argument("--high", metavar="SIZE", help="the memory.high of the program's group")
     run.add_argument(
         "--group",
@@ -130,6 +135,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     tree.add_argument(
         "process", metavar="PID | FILE", nargs="?", help="a process, or the region file of one"
+    )
+    tree.add_argument(
+        "--stat",
+        action="store_true",
+        help="show what the memory of each group is made of, too: bytes by allocation domain",
     )
     tree.add_argument("--tasks", action="store_true", help="show the tasks, too")
     tree.add_argument("--json", action="store_true", help="print JSON, one line for each process")
