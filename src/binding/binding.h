@@ -2,6 +2,7 @@
  * The binding: CPython's side of objcg.  The only part that knows Python.h.
  *
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
+ *   py_native.c   whom native memory is charged to; whether it is seen
  *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_bound.c    callables that carry a membership
@@ -24,6 +25,7 @@
 #include "check.h"
 #include "kmem.h"
 #include "memcg.h"
+#include "native.h"
 
 /* --- py_context.c: the current task of each thread ----------------------- */
 
@@ -191,8 +193,19 @@ int hooks_installed(void);
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
 
+/* The current task of a thread that may not hold the GIL. */
+struct task *raw_task(void);
+
 /* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
 void settle(void);
+
+/* --- py_native.c --------------------------------------------------------- */
+
+/* Has native memory charged, if the preload library is there. */
+void native_install(void);
+/* The interpreter is about to end: thread states go, and ours does not tell us. */
+void native_finalizing(void);
+extern PyMethodDef native_methods[];
 
 /* --- py_group.c, py_task.c ----------------------------------------------- */
 

@@ -233,6 +233,15 @@ static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, 
 		free_other(domain, saved, p);
 }
 
+/* A block from before enable(): it stays nobody's, in native memory, too. */
+static void *realloc_older(const PyMemAllocatorEx *saved, void *p, size_t size)
+{
+	native_bypass_begin();
+	p = saved->realloc(saved->ctx, p, size);
+	native_bypass_end();
+	return p;
+}
+
 static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, void *p, size_t size)
 {
 	struct charge_result result = {0, 0, 0};
@@ -257,7 +266,7 @@ static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, voi
 		}
 	}
 	if (!kmem_is_ours(p))
-		return saved->realloc(saved->ctx, p, size);
+		return realloc_older(saved, p, size);
 	cache = thread_cache_get();
 	if (unlikely(!cache->cpu))
 		return NULL;
@@ -311,7 +320,7 @@ DEFINE_HOOKS(mem, DOMAIN_MEM)
  * state is a global that belongs to whichever thread holds the GIL, hence the
  * comparison with the one registered for this thread.
  */
-static struct task *raw_task(void)
+struct task *raw_task(void)
 {
 	PyThreadState *ts = current_thread_state();
 
@@ -371,7 +380,7 @@ static void *raw_realloc(void *ctx, void *p, size_t size)
 	if (!p)
 		return raw_alloc(size, false);
 	if (!kmem_is_ours(p))
-		return saved_raw.realloc(saved_raw.ctx, p, size);
+		return realloc_older(&saved_raw, p, size);
 	task = raw_task();
 	raw_lock();
 	q = kmem_realloc(raw_cpu, task, DOMAIN_RAW, p, size, &result);
@@ -397,9 +406,10 @@ static void raw_free(void *ctx, void *p)
 	raw_unlock();
 }
 
-/* A charge in the GIL's cpu is near a limit: what the raw cpu has in stock may make room. */
-static void drain_raw_stocks(const struct mem_cgroup *root)
+/* A charge is near a limit: what the raw cpu and the native ones have in stock may make room. */
+static void drain_other_stocks(const struct mem_cgroup *root)
 {
+	native_drain_full(root);
 	if (pthread_mutex_trylock(&raw_mutex) != 0)
 		return; /* in use; perhaps by us */
 	stock_drain_subtree(raw_cpu, root);
@@ -410,6 +420,7 @@ static void drain_raw_stocks(const struct mem_cgroup *root)
 
 void settle(void)
 {
+	native_drain_dying();
 	stock_drain_dying(gil_cpu);
 	heap_collect(gil_cpu);
 	heap_trim(gil_cpu);
@@ -426,6 +437,7 @@ void settle(void)
 
 static void fork_prepare(void)
 {
+	native_freeze();
 	raw_lock();
 	kmem_fork_prepare();
 }
@@ -434,6 +446,7 @@ static void fork_parent(void)
 {
 	kmem_fork_parent();
 	raw_unlock();
+	native_thaw();
 }
 
 static void fork_child(void)
@@ -443,6 +456,7 @@ static void fork_child(void)
 #if PY_VERSION_HEX >= 0x030C0000
 	pthread_mutex_init(&interpreters_mutex, NULL);
 #endif
+	native_fork_child();
 	limits_after_fork_child();
 	reclaimer_after_fork_child();
 }
@@ -455,7 +469,7 @@ int hooks_prepare(void)
 		return -ENOMEM;
 	heap_init(&no_cpu.heap);
 	store_relaxed(&fast_cpu, gil_cpu);
-	stock_drain_others = drain_raw_stocks;
+	stock_drain_others = drain_other_stocks;
 	return -pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 

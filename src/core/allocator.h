@@ -37,8 +37,8 @@ struct allocator {
 /* What the core finds by dlsym(PRELOAD_SYMBOL), if the library is loaded. */
 struct preload {
 	uint32_t version;
-	uint32_t size;			/* of struct allocator */
-	const struct allocator *next;	/* what would be called if the library were not there */
+	uint32_t size;			 /* of struct allocator */
+	const struct allocator *next;	 /* what would be called if the library were not there */
 	const struct allocator *current; /* what it calls: stored and loaded atomically */
 };
 
@@ -47,7 +47,7 @@ struct preload {
  * domains, comes from here: never by way of the preload library, which would
  * charge it (again).
  */
-extern struct allocator base;
+extern struct allocator libc_allocator;
 
 #ifdef OBJCG_EXPLORE /* tests/explore has macros in place of these */
 #define base_malloc(size) malloc(size)
@@ -56,11 +56,11 @@ extern struct allocator base;
 #define base_aligned_alloc(alignment, size) aligned_alloc((alignment), (size))
 #define base_free(p) free(p)
 #else
-#define base_malloc(size) (base.malloc)(size)
-#define base_calloc(nr, size) (base.calloc)((nr), (size))
-#define base_realloc(p, size) (base.realloc)((p), (size))
-#define base_aligned_alloc(alignment, size) (base.aligned_alloc)((alignment), (size))
-#define base_free(p) (base.free)(p)
+#define base_malloc(size) (libc_allocator.malloc)(size)
+#define base_calloc(nr, size) (libc_allocator.calloc)((nr), (size))
+#define base_realloc(p, size) (libc_allocator.realloc)((p), (size))
+#define base_aligned_alloc(alignment, size) (libc_allocator.aligned_alloc)((alignment), (size))
+#define base_free(p) (libc_allocator.free)(p)
 #endif
 
 #endif
