@@ -250,10 +250,11 @@ static void *native_aligned_alloc(size_t alignment, size_t size)
 	struct native_thread *self = &native_thread;
 	void *p;
 
-	if (goes_past_us(self, size))
+	/* Its size has to be a multiple of the alignment, with some; not so memalign's. */
+	if (goes_past_us(self, size) || !alignment || (alignment & (alignment - 1)))
 		return base_aligned_alloc(alignment, size);
 	begin(self);
-	p = adopt(self, base_aligned_alloc(alignment, size + TAG_SIZE));
+	p = adopt(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
 	end(self);
 	return p;
 }

@@ -40,7 +40,7 @@ struct native_cpu {
 	 * uncharged.  Kept apart from all counters, for the audit to compare; it
 	 * stays when the cpu is given back.
 	 */
-	_Atomic int64_t *tally;
+	_Atomic(_Atomic int64_t *) tally;
 };
 
 /* What a thread knows about itself. */
@@ -146,7 +146,7 @@ void native_tally_for_each(void (*fn)(uint32_t objcg, int64_t bytes, void *arg),
 
 static inline void native_tally_add(struct native_cpu *native, uint32_t objcg, int64_t bytes)
 {
-	add_single_writer(&native->tally[objcg], bytes);
+	add_single_writer(&load_relaxed(&native->tally)[objcg], bytes);
 }
 
 /* --- native_thread.c ----------------------------------------------------- */

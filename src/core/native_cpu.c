@@ -46,7 +46,7 @@ static struct native_cpu *native_cpu_get(void)
 	if (!cpu)
 		return NULL;
 	native = &natives[cpu->index];
-	if (!native->tally) {
+	if (!load_relaxed(&native->tally)) {
 		size_t size = region.header->sections[SECTION_OBJCG].capacity * sizeof(int64_t);
 		void *tally = (libc_allocator.mmap)(NULL, size, PROT_READ | PROT_WRITE,
 						    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
@@ -56,7 +56,7 @@ static struct native_cpu *native_cpu_get(void)
 			cpu_put(cpu);
 			return NULL;
 		}
-		native->tally = tally;
+		store_release(&native->tally, tally);
 	}
 	store_release(&native->cpu, cpu);
 	return native;
@@ -274,10 +274,10 @@ void native_tally_for_each(void (*fn)(uint32_t objcg, int64_t bytes, void *arg),
 			   uint32_t nr_objcgs)
 {
 	for (uint32_t i = 0; i < CPU_MAX; i++) {
-		if (!natives[i].tally)
-			continue;
-		for (uint32_t id = 1; id < nr_objcgs; id++) {
-			int64_t bytes = load_relaxed(&natives[i].tally[id]);
+		_Atomic int64_t *tally = load_acquire(&natives[i].tally);
+
+		for (uint32_t id = 1; tally && id < nr_objcgs; id++) {
+			int64_t bytes = load_relaxed(&tally[id]);
 
 			if (bytes)
 				fn(id, bytes, arg);

@@ -130,6 +130,11 @@ class Region(NamedTuple):
         return bool(self.flags & _layout.FLAG_EXITED)
 
     @property
+    def native(self) -> bool:
+        """Whether the process charges what C libraries allocate, too."""
+        return bool(self.flags & _layout.FLAG_NATIVE)
+
+    @property
     def alive(self) -> bool:
         """Whether the process that wrote the region still runs."""
         if self.exited or (self.boot_id and self.boot_id != _boot_id()):
@@ -168,6 +173,7 @@ class Region(NamedTuple):
             "command": self.command,
             "alive": self.alive,
             "python": self.python,
+            "native": self.native,
             "groups": [group.to_json() for group in self.tree()],
         }
         if self.tasks is not None:

@@ -24,7 +24,8 @@ def printable(text: str) -> str:
 def heading(region: Region) -> str:
     """Return the line above the table: which process it is."""
     state = "" if region.alive else "  (not running)"
-    return f"pid {region.pid}  {printable(region.command)}{state}"
+    native = "yes" if region.native else "no"
+    return f"pid {region.pid}  {printable(region.command)}{state}  [native memory: {native}]"
 
 
 def table(region: Region) -> list[str]:
