@@ -39,8 +39,10 @@ def build_library(source: str, folder: Path, *, program: bool = False) -> Path:
         command = [found, "-std=gnu++17"]
     kind = [] if program else ["-fPIC", "-shared"]
     result = subprocess.run(
-        [*command, "-O1", "-g", "-Wall", "-Werror", "-fno-builtin", *kind]
-        + [str(HERE / source), "-o", str(target), "-pthread"],
+        [
+            *(*command, "-O1", "-g", "-Wall", "-Werror", "-fno-builtin", *kind),
+            *(str(HERE / source), "-o", str(target), "-pthread"),
+        ],
         capture_output=True,
         text=True,
         check=False,

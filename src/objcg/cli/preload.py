@@ -50,7 +50,7 @@ def ensure() -> str | None:
     os.environ[_PRELOAD] = library if before is None else f"{library}:{before}"
     os.environ[_MARK] = str(os.getpid())
     try:
-        os.execv(sys.executable, sys.orig_argv)
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # no shell: it is this very command
     except OSError as error:
         clean_up()
         return f"{sys.executable} cannot be executed again: {error.strerror}"
@@ -61,9 +61,11 @@ def clean_up() -> bool:
     if os.environ.get(_MARK) != str(os.getpid()):
         return False
     del os.environ[_MARK]
-    _, colon, before = os.environ[_PRELOAD].partition(":")
-    if colon:
-        os.environ[_PRELOAD] = before
-    else:
-        del os.environ[_PRELOAD]
+    first, colon, before = os.environ.get(_PRELOAD, "").partition(":")
+    # whatever else it is: something in between has changed it
+    if first == path():
+        if colon:
+            os.environ[_PRELOAD] = before
+        else:
+            del os.environ[_PRELOAD]
     return True
