@@ -3,6 +3,7 @@
  *
  *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
  *   py_numpy.c    the data memory of NumPy's arrays
+ *   py_native.c   whom native memory is charged to; whether it is seen
  *   py_contextvar.c how CPython's contexts are laid out
  *   py_context.c  which task the running code is; entering and leaving groups
  *   py_bound.c    callables that carry a membership
@@ -25,6 +26,7 @@
 #include "check.h"
 #include "kmem.h"
 #include "memcg.h"
+#include "native.h"
 
 /* --- py_context.c: the current task of each thread ----------------------- */
 
@@ -204,12 +206,23 @@ void *hooks_numpy_calloc(size_t size);
 void *hooks_numpy_realloc(void *p, size_t size);
 void hooks_numpy_free(void *p);
 
+/* The current task of a thread that may not hold the GIL. */
+struct task *raw_task(void);
+
 /* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
 void settle(void);
 
 /* --- py_numpy.c ---------------------------------------------------------- */
 
 extern PyMethodDef numpy_methods[];
+
+/* --- py_native.c --------------------------------------------------------- */
+
+/* Has native memory charged, if the preload library is there. */
+void native_install(void);
+/* The interpreter is about to end: thread states go, and ours does not tell us. */
+void native_finalizing(void);
+extern PyMethodDef native_methods[];
 
 /* --- py_group.c, py_task.c ----------------------------------------------- */
 

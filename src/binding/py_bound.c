@@ -57,6 +57,7 @@ static PyObject *bound_call(Bound *self, PyObject *args, PyObject *kwargs)
 		return NULL;
 	}
 	if (self->kind == BIND_THREAD) {
+		native_thread_is_python();
 		if (membership_set(cache, self->membership) < 0)
 			return NULL;
 		Py_CLEAR(self->membership);

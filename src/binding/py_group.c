@@ -231,6 +231,7 @@ static PyObject *group_current(PyObject *self, PyObject *unused)
 
 void drain_stocks_of(const struct mem_cgroup *memcg)
 {
+	native_drain_subtree(memcg);
 	stock_drain_subtree(gil_cpu, memcg);
 	raw_lock();
 	stock_drain_subtree(raw_cpu, memcg);

@@ -236,6 +236,38 @@ static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, 
 		free_other(domain, saved, p);
 }
 
+/*
+ * A block from before enable() that is resized becomes one of ours: `q`, which the
+ * task has paid for.  Without that a list that is older than we are could grow for
+ * ever at nobody's expense.  How large the old block is only its allocator knows,
+ * so that resizes it first.  Where there is no `q`, since a limit refused it, the
+ * block may be about to shrink, which must not fail: then it stays nobody's.
+ */
+#define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */
+
+static void *resize_older(const PyMemAllocatorEx *saved, void *p, void *q, size_t size)
+{
+	native_bypass_begin();
+	p = saved->realloc(saved->ctx, p, size);
+	if (p && q) {
+		memcpy(q, p, size);
+		saved->free(saved->ctx, p);
+		p = q;
+	}
+	native_bypass_end();
+	return p;
+}
+
+static void *realloc_older(enum domain domain, const PyMemAllocatorEx *saved, void *p, size_t size)
+{
+	void *q = size <= OLDER_MAX ? hook_alloc(domain, size, false) : NULL;
+
+	p = resize_older(saved, p, q, size);
+	if (unlikely(q && p != q))
+		hook_free(domain, saved, q);
+	return p;
+}
+
 static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, void *p, size_t size)
 {
 	struct charge_result result = {0, 0, 0};
@@ -260,7 +292,7 @@ static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, voi
 		}
 	}
 	if (!kmem_is_ours(p))
-		return saved->realloc(saved->ctx, p, size);
+		return realloc_older(domain, saved, p, size);
 	cache = thread_cache_get();
 	if (unlikely(!cache->cpu))
 		return NULL;
@@ -326,7 +358,7 @@ static inline PyThreadState *thread_state_with_gil(void)
 }
 
 /* The current task of such a thread. */
-static struct task *raw_task(void)
+struct task *raw_task(void)
 {
 	PyThreadState *ts = thread_state_with_gil();
 
@@ -397,12 +429,18 @@ static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
 
 static void *raw_realloc(void *ctx, void *p, size_t size)
 {
+	void *q;
+
 	(void)ctx;
 	if (!p)
 		return raw_alloc(DOMAIN_RAW, size, false);
-	if (!kmem_is_ours(p))
-		return saved_raw.realloc(saved_raw.ctx, p, size);
-	return raw_resize(DOMAIN_RAW, p, size);
+	if (kmem_is_ours(p))
+		return raw_resize(DOMAIN_RAW, p, size);
+	q = size <= OLDER_MAX ? raw_alloc(DOMAIN_RAW, size, false) : NULL;
+	p = resize_older(&saved_raw, p, q, size);
+	if (unlikely(q && p != q))
+		raw_give_back(DOMAIN_RAW, q);
+	return p;
 }
 
 static void raw_free(void *ctx, void *p)
@@ -501,9 +539,10 @@ void hooks_numpy_free(void *p)
 	library_free(DOMAIN_NUMPY, p);
 }
 
-/* A charge in the GIL's cpu is near a limit: what the raw cpu has in stock may make room. */
-static void drain_raw_stocks(const struct mem_cgroup *root)
+/* A charge is near a limit: what the raw cpu and the native ones have in stock may make room. */
+static void drain_other_stocks(const struct mem_cgroup *root)
 {
+	native_drain_full(root);
 	if (pthread_mutex_trylock(&raw_mutex) != 0)
 		return; /* in use; perhaps by us */
 	stock_drain_subtree(raw_cpu, root);
@@ -514,6 +553,7 @@ static void drain_raw_stocks(const struct mem_cgroup *root)
 
 void settle(void)
 {
+	native_drain_dying();
 	stock_drain_dying(gil_cpu);
 	heap_collect(gil_cpu);
 	heap_trim(gil_cpu);
@@ -530,6 +570,7 @@ void settle(void)
 
 static void fork_prepare(void)
 {
+	native_freeze();
 	raw_lock();
 	kmem_fork_prepare();
 }
@@ -538,6 +579,7 @@ static void fork_parent(void)
 {
 	kmem_fork_parent();
 	raw_unlock();
+	native_thaw();
 }
 
 static void fork_child(void)
@@ -547,6 +589,7 @@ static void fork_child(void)
 #if PY_VERSION_HEX >= 0x030C0000
 	pthread_mutex_init(&interpreters_mutex, NULL);
 #endif
+	native_fork_child();
 	limits_after_fork_child();
 	reclaimer_after_fork_child();
 }
@@ -559,7 +602,7 @@ int hooks_prepare(void)
 		return -ENOMEM;
 	heap_init(&no_cpu.heap);
 	store_relaxed(&fast_cpu, gil_cpu);
-	stock_drain_others = drain_raw_stocks;
+	stock_drain_others = drain_other_stocks;
 	return -pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 

@@ -41,6 +41,7 @@ static PyObject *install(PyObject *module, PyObject *args)
 	if (context_init() < 0)
 		return NULL;
 	hooks_install();
+	native_install();
 	Py_RETURN_NONE;
 }
 
@@ -86,20 +87,9 @@ static PyObject *mark_exited(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
+	native_finalizing();
 	if (region.header)
 		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_EXITED);
-	Py_RETURN_NONE;
-}
-
-static PyObject *set_native(PyObject *module, PyObject *on)
-{
-	int native = PyObject_IsTrue(on);
-
-	(void)module;
-	if (native < 0 || !need_enabled())
-		return NULL;
-	if (native)
-		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_NATIVE);
 	Py_RETURN_NONE;
 }
 
@@ -204,9 +194,11 @@ static PyObject *audit(PyObject *module, PyObject *unused)
 	if (!need_enabled())
 		return NULL;
 	settle();
+	native_freeze();
 	raw_lock();
 	err = audit_run(&audit);
 	raw_unlock();
+	native_thaw();
 	if (err < 0)
 		return PyErr_NoMemory();
 	list = PyList_New(0);
@@ -367,7 +359,6 @@ static PyMethodDef methods[] = {
 	{"start_time", start_time, METH_NOARGS, NULL},
 	{"startup", startup, METH_NOARGS, NULL},
 	{"mark_exited", mark_exited, METH_NOARGS, NULL},
-	{"set_native", set_native, METH_O, NULL},
 	{"set_auto", set_auto, METH_O, NULL},
 	{"after_fork_child", after_fork_child, METH_O, NULL},
 	{"set_task_type", set_task_type, METH_O, NULL},
@@ -407,7 +398,8 @@ PyMODINIT_FUNC PyInit__core(void)
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_methods) < 0 ||
 	    PyModule_AddFunctions(module, numpy_methods) < 0 ||
-	    PyModule_AddFunctions(module, outside_methods) < 0 || add_layout(module) < 0)
+	    PyModule_AddFunctions(module, outside_methods) < 0 ||
+	    PyModule_AddFunctions(module, native_methods) < 0 || add_layout(module) < 0)
 		goto failed;
 	Py_INCREF(&GroupBase_Type);
 	Py_INCREF(&TaskBase_Type);

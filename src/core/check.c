@@ -8,6 +8,7 @@
 #include "cpu.h"
 #include "large.h"
 #include "memcg.h"
+#include "native.h"
 #include "slab.h"
 
 /* --- views --------------------------------------------------------------- */
@@ -29,6 +30,9 @@ static void for_each_stock_below(const struct mem_cgroup *memcg, stock_fn fn, vo
 	for (uint32_t i = 0; i < nr; i++) {
 		struct cpu *cpu = cpu_nth(i);
 
+		/* Given back, and drained before: there may be many, of threads that have ended. */
+		if (load_acquire(&cpu->record->state) == 0)
+			continue;
 		for (uint32_t j = 0; j < NR_STOCKS; j++) {
 			struct mem_cgroup *owner = stock_memcg(&cpu->stocks[j]);
 
@@ -138,6 +142,11 @@ static void tally_large(const struct large_header *header, void *arg)
 	tally_add(arg, header->objcg, (int64_t)header->size);
 }
 
+static void tally_native(uint32_t objcg, int64_t bytes, void *arg)
+{
+	tally_add(arg, objcg, bytes);
+}
+
 static int64_t magnitude(int64_t n)
 {
 	return n < 0 ? -n : n;
@@ -151,11 +160,11 @@ int audit_run(struct audit *audit)
 	audit->nr = section_used(SECTION_MEMCG);
 	audit->drift = 0;
 	tally.nr = section_used(SECTION_OBJCG);
-	tally.bytes = calloc(tally.nr, sizeof(int64_t));
-	audit->counted = calloc(audit->nr, sizeof(int64_t));
-	audit->recomputed = calloc(audit->nr, sizeof(int64_t));
+	tally.bytes = base_calloc(tally.nr, sizeof(int64_t));
+	audit->counted = base_calloc(audit->nr, sizeof(int64_t));
+	audit->recomputed = base_calloc(audit->nr, sizeof(int64_t));
 	if (!tally.bytes || !audit->counted || !audit->recomputed) {
-		free(tally.bytes);
+		base_free(tally.bytes);
 		audit_free(audit);
 		return -ENOMEM;
 	}
@@ -163,6 +172,8 @@ int audit_run(struct audit *audit)
 	for (uint32_t i = 0; i < slabs; i++)
 		tally_slab(&slab_range.slabs[i], &tally);
 	large_for_each(tally_large, &tally);
+	native_tally_for_each(tally_native, &tally, tally.nr);
+	native_map_for_each(tally_native, &tally);
 
 	for (uint32_t id = 1; id < tally.nr; id++) {
 		struct obj_cgroup *objcg = objcg_from_id(id);
@@ -194,14 +205,14 @@ int audit_run(struct audit *audit)
 		audit->counted[id] += load_relaxed(&memcg->memory.usage);
 		audit->drift += magnitude(audit->counted[id] - audit->recomputed[id]);
 	}
-	free(tally.bytes);
+	base_free(tally.bytes);
 	return 0;
 }
 
 void audit_free(struct audit *audit)
 {
-	free(audit->counted);
-	free(audit->recomputed);
+	base_free(audit->counted);
+	base_free(audit->recomputed);
 	audit->counted = NULL;
 	audit->recomputed = NULL;
 }

@@ -4,10 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "allocator.h"
 #include "slab.h"
 #include "stock.h"
-
-#define CPU_MAX 1024u
 
 _Atomic uint64_t cpu_epoch = 1;
 
@@ -31,7 +30,7 @@ static struct cpu *cpu_new(uint32_t index)
 
 	if (index == CPU_MAX || region_reserve(SECTION_CPU, index + 1) < 0)
 		return NULL;
-	cpu = aligned_alloc(64, sizeof(*cpu));
+	cpu = base_aligned_alloc(64, sizeof(*cpu));
 	if (!cpu)
 		return NULL;
 	memset(cpu, 0, sizeof(*cpu));

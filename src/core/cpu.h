@@ -12,6 +12,8 @@
 
 #include "region.h"
 
+#define CPU_MAX 1024u
+
 /* A cpu for the caller's exclusive use; NULL when all are taken or memory is short. */
 struct cpu *cpu_get(uint32_t kind);
 

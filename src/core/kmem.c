@@ -35,7 +35,7 @@ int kmem_init(const char *region_path, const char *command, const char *python)
  * After a block of this size was allocated, or has grown to it.  A charge from
  * CHARGE_STRICT on did not note the peak, since it might have come to nothing.
  */
-static void note_peak(struct cpu *cpu, uint32_t id, size_t bytes)
+void kmem_note_peak(struct cpu *cpu, uint32_t id, size_t bytes)
 {
 	if (bytes < CHARGE_STRICT)
 		return;
@@ -68,7 +68,7 @@ void *kmem_alloc(struct cpu *cpu, struct task *task, enum domain domain, size_t 
 		uncharge_objcg(cpu, id, domain, bytes, 1);
 		return NULL;
 	}
-	note_peak(cpu, id, bytes);
+	kmem_note_peak(cpu, id, bytes);
 	if (zero && bytes <= SLAB_BLOCK_MAX)
 		memset(p, 0, size);
 	return p;
@@ -164,7 +164,7 @@ static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t b
 		}
 		if (bytes < old)
 			uncharge_objcg(cpu, owner, domain, old - bytes, 0);
-		note_peak(cpu, owner, bytes);
+		kmem_note_peak(cpu, owner, bytes);
 		return moved;
 	}
 
@@ -183,13 +183,13 @@ static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t b
 	if (!moved || (moved == p && recharge(cpu, owner, domain, old, bytes, &ignored))) {
 		uncharge_objcg(cpu, payer, domain, bytes, 1);
 		if (moved)
-			note_peak(cpu, owner, bytes);
+			kmem_note_peak(cpu, owner, bytes);
 		return moved;
 	}
 	/* It moved; or it grew in place, and its owner has no room for that. */
 	large_header(moved)->objcg = payer;
 	uncharge_objcg(cpu, owner, domain, old, 1);
-	note_peak(cpu, payer, bytes);
+	kmem_note_peak(cpu, payer, bytes);
 	return moved;
 }
 

@@ -46,6 +46,9 @@ void kmem_free(struct cpu *cpu, enum domain domain, void *p);
 void *kmem_realloc(struct cpu *cpu, struct task *task, enum domain domain, void *p, size_t size,
 		   struct charge_result *result);
 
+/* Once there is memory for a block: a charge of CHARGE_STRICT or more did not note the peak. */
+void kmem_note_peak(struct cpu *cpu, uint32_t id, size_t bytes);
+
 /* The objcg that a living block of ours is charged to, and its charged bytes. */
 uint32_t kmem_owner(void *p, size_t *bytes);
 

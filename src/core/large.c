@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "large.h"
+#include "allocator.h"
 #include "region.h"
 
 #include <errno.h>
@@ -145,7 +146,7 @@ static struct large_header *header_at(char *base, uint32_t offset, size_t bytes,
 
 static char *base_alloc(size_t size, bool zero)
 {
-	return zero ? calloc(1, size) : malloc(size);
+	return zero ? base_calloc(1, size) : base_malloc(size);
 }
 
 void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain)
@@ -159,7 +160,7 @@ void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain)
 	base = base_alloc(bytes + LARGE_HEADER, zero);
 	if (base && !may_begin_at(base + offset)) {
 		/* One address in 128 needs more room. */
-		free(base);
+		base_free(base);
 		base = base_alloc(bytes + 2 * LARGE_HEADER, zero);
 		if (base && !may_begin_at(base + offset))
 			offset = 2 * LARGE_HEADER;
@@ -169,7 +170,7 @@ void *large_alloc(size_t bytes, bool zero, uint32_t objcg, enum domain domain)
 	header = header_at(base, offset, bytes, objcg, domain);
 	if (!slot_take(header)) {
 		header->cookie = 0; /* see large_free() */
-		free(base);
+		base_free(base);
 		return NULL;
 	}
 	return header + 1;
@@ -182,7 +183,7 @@ void large_free(void *p)
 
 	slot_give(header->slot, header->size);
 	header->cookie = 0; /* what is at this address next must not look like ours */
-	free(base);
+	base_free(base);
 }
 
 void *large_realloc(void *p, size_t bytes)
@@ -199,7 +200,7 @@ void *large_realloc(void *p, size_t bytes)
 	slot_hide(old.slot, old.size);
 	large_header(p)->cookie = 0;
 	/* With room for either offset, since the address may change. */
-	base = realloc((char *)p - offset, bytes + 2 * LARGE_HEADER);
+	base = base_realloc((char *)p - offset, bytes + 2 * LARGE_HEADER);
 	if (!base) {
 		large_header(p)->cookie = old.cookie;
 		slot_set(old.slot, large_header(p));

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "slab.h"
+#include "allocator.h"
 #include "large.h"
 #include "region.h"
 
@@ -406,7 +407,7 @@ static void slab_release(struct heap *heap, struct slab *slab)
 {
 	slab_not_early(heap, slab);
 	heap->nr_slabs--;
-	free(load_relaxed(&slab->vector));
+	base_free(load_relaxed(&slab->vector));
 	store_relaxed(&slab->vector, NULL);
 	store_relaxed(&slab->owner, OWNER_NONE);
 	slab->free = NULL;
@@ -533,7 +534,7 @@ static struct slab *slab_create(struct cpu *cpu, size_t class)
 	slab->stock = &no_stock;
 	store_relaxed(&slab->owner, slab_is_small(slab) ? OWNER_NONE : OWNER_MIXED);
 	if (!slab_is_small(slab)) {
-		void *vector = calloc(slab->capacity, sizeof(struct medium_owner));
+		void *vector = base_calloc(slab->capacity, sizeof(struct medium_owner));
 
 		if (!vector) {
 			pool_put(slab);
@@ -706,7 +707,7 @@ static struct slab *slab_of_own(struct cpu *cpu, size_t class, uint32_t referenc
 /* Gives a slab whose blocks all had one owner a vector. See slab_owner() for who may race. */
 static bool slab_mix_owners(struct slab *slab)
 {
-	uint32_t *vector = malloc(slab->capacity * sizeof(*vector));
+	uint32_t *vector = base_malloc(slab->capacity * sizeof(*vector));
 	uint32_t owner = load_relaxed(&slab->owner) >> 1;
 
 	if (!vector)

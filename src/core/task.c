@@ -16,7 +16,8 @@ static void task_link(struct task *task, struct mem_cgroup *memcg)
 	if (task->next)
 		region.tasks[task->next].prev = index;
 	memcg->task_head = index;
-	add_single_writer(&memcg->nr_tasks, 1);
+	if (!task->is_native)
+		add_single_writer(&memcg->nr_tasks, 1);
 }
 
 static void task_unlink(struct task *task)
@@ -29,15 +30,19 @@ static void task_unlink(struct task *task)
 		memcg->task_head = task->next;
 	if (task->next)
 		region.tasks[task->next].prev = task->prev;
-	add_single_writer(&memcg->nr_tasks, (uint32_t)-1);
+	if (!task->is_native)
+		add_single_writer(&memcg->nr_tasks, (uint32_t)-1);
 }
 
-struct task *task_alloc(struct mem_cgroup *memcg, int *err)
+/* In `memcg`, or in the group that another task is in. */
+static struct task *alloc_task(struct mem_cgroup *memcg, const struct task *beside, int *err)
 {
 	struct task *task = NULL;
 	uint32_t index;
 
 	tree_lock();
+	if (beside)
+		memcg = memcg_from_id(load_relaxed(&beside->memcg));
 	if (load_relaxed(&memcg->state) != MEMCG_ONLINE) {
 		*err = -ENODEV;
 		goto out;
@@ -57,6 +62,7 @@ struct task *task_alloc(struct mem_cgroup *memcg, int *err)
 	task = &region.tasks[index];
 	task->id = next_id++;
 	task->name_len = 0;
+	task->is_native = beside != NULL;
 	store_relaxed(&task->request, 0);
 	task_link(task, memcg);
 	reference_init(task, memcg);
@@ -64,6 +70,18 @@ struct task *task_alloc(struct mem_cgroup *memcg, int *err)
 out:
 	tree_unlock();
 	return task;
+}
+
+struct task *task_alloc(struct mem_cgroup *memcg, int *err)
+{
+	return alloc_task(memcg, NULL, err);
+}
+
+struct task *task_alloc_native(const struct task *creator)
+{
+	int err;
+
+	return alloc_task(NULL, creator, &err);
 }
 
 void task_free(struct task *task)

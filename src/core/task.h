@@ -10,6 +10,13 @@
 /* A new task in a group, or NULL: *err is -ENODEV (group removed) or -ENOSPC. Takes tree_lock. */
 struct task *task_alloc(struct mem_cgroup *memcg, int *err);
 
+/*
+ * The same for a thread that C code starts, in the group of the task that starts
+ * it; NULL where there is no room.  It is not counted in nr_tasks, so it does not
+ * keep its group from being removed; then it moves to the parent.
+ */
+struct task *task_alloc_native(const struct task *creator);
+
 /* Nothing allocates as this task any more. Takes tree_lock. */
 void task_free(struct task *task);
 

@@ -183,7 +183,7 @@ struct task {
 	uint32_t name_len;
 	char name[64];
 	uint32_t prev;
-	uint32_t pad;
+	uint32_t is_native;	  /* of a thread that C code has started: see native_thread.c */
 	_Atomic uint64_t request; /* for a move, by another process: see task_request_move() */
 	uint8_t spare[16];
 };

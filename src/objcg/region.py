@@ -136,6 +136,11 @@ class Region(NamedTuple):
         return bool(self.flags & _layout.FLAG_EXITED)
 
     @property
+    def native(self) -> bool:
+        """Whether the process charges what C libraries allocate, too."""
+        return bool(self.flags & _layout.FLAG_NATIVE)
+
+    @property
     def alive(self) -> bool:
         """Whether the process that wrote the region still runs."""
         if self.exited or (self.boot_id and self.boot_id != _boot_id()):
@@ -201,6 +206,7 @@ class Region(NamedTuple):
             "charged": self.charged,
             "unaccounted": self.unaccounted,
             "shared": self.shared,
+            "native": self.native,
             "groups": [group.to_json() for group in self.tree()],
         }
         if self.tasks is not None:

@@ -28,6 +28,29 @@ def _compiler() -> list[str]:
     pytest.skip("no C compiler: set CC, or install gcc or clang")
 
 
+def build_library(source: str, folder: Path, *, program: bool = False) -> Path:
+    """Compile ``tests/extensions/SOURCE`` into a shared library or a program without Python."""
+    target = folder / Path(source).stem
+    command = _compiler()
+    if source.endswith(".cpp"):
+        found = shutil.which("g++") or shutil.which("clang++")
+        if found is None:
+            pytest.skip("no C++ compiler: install g++ or clang++")
+        command = [found, "-std=gnu++17"]
+    kind = [] if program else ["-fPIC", "-shared"]
+    result = subprocess.run(
+        [
+            *(*command, "-O1", "-g", "-Wall", "-Werror", "-fno-builtin", *kind),
+            *(str(HERE / source), "-o", str(target), "-pthread"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return target
+
+
 def build(name: str, folder: Path) -> types.ModuleType:
     """Compile ``tests/extensions/NAME/NAME.c`` into `folder`, and import it.
 

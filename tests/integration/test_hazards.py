@@ -242,3 +242,44 @@ def test_the_interpreters_own_statistics_still_work() -> None:
     result = run_python(WORK + "import sys; sys._debugmallocstats(); sys.getallocatedblocks()")
     assert result.returncode == 0
     assert result.stdout.split() == GOOD
+
+
+def test_what_is_older_than_objcg_is_charged_from_when_it_grows() -> None:
+    words = run_checked("""
+import ctypes
+items, data, short, text = [], bytearray(100), [1] * 1000, bytearray(b"x") * 40_000
+import objcg
+objcg.enable()
+group = objcg.group("/job")
+with group:
+    for _ in range(200_000):
+        items.append(None)
+    data.extend(bytes(1_000_000))
+    # it shrinks, which must not fail
+    del short[10:]
+    held = group.memory.current
+    resize = ctypes.pythonapi.PyByteArray_Resize
+    resize.argtypes = [ctypes.py_object, ctypes.c_ssize_t]
+    assert resize(text, 100) == 0
+print(8 * 200_000 + 1_000_000 < held < 9 * 200_000 + 1_200_000, objcg.audit().drift)
+print(len(items), len(data), short == [1] * 10, text == b"x" * 100)
+del items, data, short, text
+print(group.memory.current < 4096, objcg.audit().drift)
+""")
+    assert words == ["True", "0", "200000", "1000100", "True", "True", "True", "0"]
+
+
+def test_what_is_older_than_objcg_can_shrink_whatever_the_limit() -> None:
+    words = run_checked("""
+import ctypes
+data = bytearray(b"x") * 1_000_000
+resize = ctypes.pythonapi.PyByteArray_Resize
+resize.argtypes = [ctypes.py_object, ctypes.c_ssize_t]
+import objcg
+objcg.enable()
+group = objcg.group("/job", max="64K")
+with group:
+    assert resize(data, 200_000) == 0
+print(data == b"x" * 200_000, group.memory.current < 65536, objcg.audit().drift)
+""")
+    assert words == ["True", "True", "0"]

@@ -133,10 +133,12 @@ def test_help_goes_to_stdout_with_status_0(capsys, arguments, word):
     assert word in capsys.readouterr().out
 
 
-def test_the_help_says_that_no_native_has_no_effect(capsys):
+def test_the_help_says_what_no_native_is(capsys):
     with pytest.raises(SystemExit):
         main(["run", "--help"])
-    assert "has no effect in this version" in " ".join(capsys.readouterr().out.split())
+    assert "--no-native do not charge what C libraries allocate" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert build_parser().parse_args(["run", "--no-native"]).no_native
 
 
@@ -154,7 +156,7 @@ def region_path(tmp_path):
 def test_the_tree_is_a_table_with_the_largest_first(capsys, region_path):
     assert main(["tree", region_path]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "pid 4000000  python app.py  (not running)",
+        "pid 4000000  python app.py  (not running)  [native memory: no]",
         "group       current      peak       max      high  tasks  events",
         "/          40.0 MiB  40.0 MiB         -         -      0",
         "  large    30.0 MiB  32.0 MiB  32.0 MiB  16.0 MiB      0",

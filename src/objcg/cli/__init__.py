@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         if parsed.verb == "run":
             from . import run
 
+            if argv is None:
+                # else this command is not what the process was started by
+                run.see_native(wanted=not parsed.no_native)
             return run.run(parsed, program)
         # the verbs are modules of this package
         verb = importlib.import_module(f".{parsed.verb}", __package__)

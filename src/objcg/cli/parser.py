@@ -118,8 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-native",
         action="store_true",
-        help="do not look into the native allocations of extensions; "
-        "has no effect in this version, which never does",
+        help="do not charge what C libraries allocate by malloc and mmap",
     )
     run.add_argument(
         "--json", action="store_true", help="print the tree as JSON, to stderr as well"

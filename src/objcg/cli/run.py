@@ -11,6 +11,7 @@ import objcg
 from objcg import _core, limits
 from objcg.memory import check, is_auto, write
 
+from . import preload
 from .parser import CliError, Program, WrongUse
 
 TYPE_CHECKING = False
@@ -55,6 +56,17 @@ def run(options: argparse.Namespace, program: Program | None) -> int:
     group.__enter__()
     objcg.current_task().name = program.target if program.kind != "command" else "-c"
     return _core.run_main(*_set_path(program), *program.arguments)
+
+
+def see_native(*, wanted: bool) -> None:
+    """Have the memory of C libraries charged, too: by starting this command again, if need be."""
+    if not wanted:
+        _core.forbid_native()
+        preload.clean_up()
+        return
+    why_not = preload.ensure()
+    if why_not is not None:
+        print(f"objcg: the memory of C libraries is not seen: {why_not}", file=sys.stderr)
 
 
 def _writable(path: str) -> str:
@@ -192,7 +204,7 @@ def _write_atomically(path: str, text: str) -> None:
 def _snapshot() -> Region:
     """Return the state of this process, which may have no region file."""
     from objcg import _location
-    from objcg._layout import EVENTS, STATS
+    from objcg._layout import EVENTS, FLAG_NATIVE, STATS
     from objcg.region import GroupInfo, Region
 
     groups = []
@@ -228,6 +240,7 @@ def _snapshot() -> Region:
         groups=groups,
         uid=os.geteuid(),
         start_time=_location.start_time(os.getpid()) or 0,
+        flags=FLAG_NATIVE if _core.native_state() is None else 0,
         python=sys.version.split()[0],
         startup=startup,
         startup_shared=startup_shared,

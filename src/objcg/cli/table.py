@@ -25,7 +25,8 @@ def printable(text: str) -> str:
 def heading(region: Region) -> str:
     """Return the lines above the table: which process it is, and what is not seen of it."""
     state = "" if region.alive else "  (not running)"
-    first = f"pid {region.pid}  {printable(region.command)}{state}"
+    native = "yes" if region.native else "no"
+    first = f"pid {region.pid}  {printable(region.command)}{state}  [native memory: {native}]"
     return first if region.rss is None else f"{first}\n{_resident(region, region.rss)}"
 
 

@@ -1,0 +1,553 @@
+/* The functions of malloc's family, charged. See native.h. */
+#define _GNU_SOURCE
+#include "native.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "kmem.h"
+#include "memcg.h"
+
+struct task *(*native_current_task)(void);
+void (*native_notice)(const struct charge_result *result);
+
+static bool is_on;
+static uint64_t secret;
+static uint32_t objcg_max; /* the largest id there can be */
+
+/* --- what a block really has ------------------------------------------------- */
+
+/*
+ * Whether the word before a block is as glibc has it: the size of the chunk, whose
+ * last word belongs to the block and first to us or the kernel, and three flags.
+ * Asking malloc_usable_size() takes as long as the rest of a charge.
+ */
+static bool blocks_are_glibcs;
+
+static inline size_t glibc_size(const void *p)
+{
+	size_t word = ((const size_t *)p)[-1];
+	bool is_mapped = word & 2;
+
+	return (word & ~(size_t)7) - (is_mapped ? 2 : 1) * sizeof(size_t);
+}
+
+static inline size_t real_size(void *p)
+{
+	return likely(blocks_are_glibcs) ? glibc_size(p) : libc_allocator.usable_size(p);
+}
+
+/* By its name, and by trying: a debugger's malloc may have taken glibc's place. */
+static bool find_out_whose_blocks(void)
+{
+	static const size_t sizes[] = {1, 24, 25, 1000, 5000, 100000, 1000000, 40000000};
+	void *version = dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
+	Dl_info libc;
+	Dl_info allocator;
+
+	if (!version || !dladdr(version, &libc) ||
+	    !dladdr((void *)(uintptr_t)libc_allocator.malloc, &allocator) ||
+	    libc.dli_fbase != allocator.dli_fbase)
+		return false;
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		void *p = base_malloc(sizes[i]);
+		bool same = p && glibc_size(p) == libc_allocator.usable_size(p);
+
+		base_free(p);
+		if (p && !same)
+			return false;
+	}
+	return true;
+}
+
+/* --- tags ------------------------------------------------------------------- */
+
+static inline uint64_t tag_of(const void *p, uint32_t id)
+{
+	uint64_t hash = (((uintptr_t)p ^ secret) + id) * 0x9E3779B97F4A7C15u;
+
+	return (uint64_t)id << 32 | hash >> 32;
+}
+
+/* At the end of the block: aligned with glibc, but not with every C library. */
+static inline void tag_write(void *p, size_t real, uint64_t tag)
+{
+	memcpy((char *)p + real - TAG_SIZE, &tag, TAG_SIZE);
+}
+
+/*
+ * The objcg that a block is charged to, and how many bytes it really has; 0 if it
+ * has no tag.  By chance what a program has written there passes for one once in
+ * 2^32 blocks that are not tagged and end in the number of an objcg: the bytes of
+ * that one are then too low.
+ */
+static inline uint32_t tag_read(void *p, size_t *real)
+{
+	size_t usable = real_size(p);
+	uint64_t tag;
+	uint32_t id;
+
+	*real = usable;
+	if (unlikely(usable < TAG_SIZE))
+		return 0;
+	memcpy(&tag, (char *)p + usable - TAG_SIZE, TAG_SIZE);
+	id = (uint32_t)(tag >> 32);
+	return likely(id && id <= objcg_max && tag == tag_of(p, id)) ? id : 0;
+}
+
+uint32_t native_owner(void *p, size_t *bytes)
+{
+	uint32_t id = tag_read(p, bytes);
+
+	*bytes += BLOCK_OVERHEAD;
+	return id;
+}
+
+/* --- charging --------------------------------------------------------------- */
+
+static inline bool is_notable(const struct charge_result *result)
+{
+	return unlikely(result->over || result->high || result->refused);
+}
+
+static __attribute__((noinline)) uint32_t charge_slowly(struct native_cpu *native,
+							struct task *task, size_t bytes,
+							struct charge_result *result)
+{
+	uint32_t id = charge_task(native->cpu, task, DOMAIN_NATIVE, bytes, result);
+
+	if (id)
+		kmem_note_peak(native->cpu, id, bytes);
+	return id;
+}
+
+/* Charges a block of `bytes` to the task; its objcg, or 0: refused. */
+static inline uint32_t charge(struct native_thread *self, struct task *task, size_t bytes,
+			      struct charge_result *result)
+{
+	struct native_cpu *native = native_enter(self);
+	uint32_t reference = load_relaxed(&task->objcg);
+	uint32_t id = reference >> 1;
+
+	if (unlikely(!consume_stock(native->cpu, reference, DOMAIN_NATIVE, (int64_t)bytes)))
+		id = charge_slowly(native, task, bytes, result);
+	if (likely(id))
+		native_tally_add(native, id, (int64_t)bytes);
+	native_exit(native);
+	return id;
+}
+
+static inline void uncharge(struct native_thread *self, uint32_t id, size_t bytes)
+{
+	struct native_cpu *native = native_enter(self);
+
+	/* Before the bytes are gone: until then the id is this objcg's. */
+	native_tally_add(native, id, -(int64_t)bytes);
+	if (unlikely(!refill_stock(native->cpu, id, DOMAIN_NATIVE, (int64_t)bytes)))
+		uncharge_objcg(native->cpu, id, DOMAIN_NATIVE, bytes, 1);
+	native_exit(native);
+}
+
+/* Changes what a living block is charged, to its own objcg. False: no room for more. */
+static bool recharge(struct native_thread *self, uint32_t id, size_t old, size_t bytes,
+		     struct charge_result *result)
+{
+	struct native_cpu *native;
+	bool charged = true;
+
+	if (old == bytes)
+		return true;
+	native = native_enter(self);
+	if (bytes > old) {
+		charged = charge_objcg(native->cpu, id, DOMAIN_NATIVE, bytes - old, result);
+		if (charged)
+			kmem_note_peak(native->cpu, id, bytes - old);
+	} else {
+		uncharge_objcg(native->cpu, id, DOMAIN_NATIVE, old - bytes, 0);
+	}
+	if (charged)
+		native_tally_add(native, id, (int64_t)bytes - (int64_t)old);
+	native_exit(native);
+	return charged;
+}
+
+/* --- blocks that a signal handler frees ---------------------------------------- */
+
+static void release(struct native_thread *self, void *p, uint32_t id, size_t real)
+{
+	tag_write(p, real, 0); /* what has this memory next is not ours because of it */
+	base_free(p);
+	uncharge(self, id, real + BLOCK_OVERHEAD);
+}
+
+static __attribute__((noinline)) void release_deferred(struct native_thread *self)
+{
+	void *p = __atomic_exchange_n(&self->deferred, NULL, __ATOMIC_RELAXED);
+
+	while (p) {
+		void *following = *(void **)p;
+		size_t real;
+		uint32_t id = tag_read(p, &real);
+
+		if (id)
+			release(self, p, id, real);
+		else
+			base_free(p);
+		p = following;
+	}
+}
+
+/* A signal handler of this thread that comes in between goes straight to the C library. */
+static inline void begin(struct native_thread *self)
+{
+	self->inside = 1;
+	__asm__ volatile("" ::: "memory");
+}
+
+static inline void end(struct native_thread *self)
+{
+	if (unlikely(self->deferred))
+		release_deferred(self);
+	__asm__ volatile("" ::: "memory");
+	self->inside = 0;
+}
+
+/* --- allocation ---------------------------------------------------------------- */
+
+static __attribute__((noinline)) void *refuse(void *p, const struct charge_result *result)
+{
+	base_free(p);
+	native_notice(result);
+	errno = ENOMEM;
+	return NULL;
+}
+
+/* A new block: charged and tagged, or freed again where a limit refuses it. */
+static inline void *adopt(struct native_thread *self, void *p)
+{
+	struct charge_result result = {0, 0, 0};
+	size_t real;
+	uint32_t id;
+
+	if (unlikely(!p))
+		return NULL;
+	real = real_size(p);
+	id = charge(self, native_current_task(), real + BLOCK_OVERHEAD, &result);
+	if (unlikely(!id))
+		return refuse(p, &result);
+	tag_write(p, real, tag_of(p, id));
+	if (is_notable(&result))
+		native_notice(&result);
+	return p;
+}
+
+/* No wish for more can be met, and below it no sum overflows. */
+static inline bool goes_past_us(const struct native_thread *self, size_t size)
+{
+	return unlikely(self->inside) || unlikely(size > ALLOC_MAX);
+}
+
+static void *native_malloc(size_t size)
+{
+	struct native_thread *self = &native_thread;
+	void *p;
+
+	if (goes_past_us(self, size))
+		return base_malloc(size);
+	begin(self);
+	p = adopt(self, base_malloc(size + TAG_SIZE));
+	end(self);
+	return p;
+}
+
+static void *native_calloc(size_t nr, size_t size)
+{
+	struct native_thread *self = &native_thread;
+	size_t bytes;
+	void *p;
+
+	if (__builtin_mul_overflow(nr, size, &bytes) || goes_past_us(self, bytes))
+		return base_calloc(nr, size);
+	begin(self);
+	p = adopt(self, base_calloc(1, bytes + TAG_SIZE));
+	end(self);
+	return p;
+}
+
+static void *native_memalign(size_t alignment, size_t size)
+{
+	struct native_thread *self = &native_thread;
+	void *p;
+
+	if (goes_past_us(self, size))
+		return libc_allocator.memalign(alignment, size);
+	begin(self);
+	p = adopt(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
+	end(self);
+	return p;
+}
+
+static void *native_aligned_alloc(size_t alignment, size_t size)
+{
+	struct native_thread *self = &native_thread;
+	void *p;
+
+	/* Its size has to be a multiple of the alignment, with some; not so memalign's. */
+	if (goes_past_us(self, size) || !alignment || (alignment & (alignment - 1)))
+		return base_aligned_alloc(alignment, size);
+	begin(self);
+	p = adopt(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
+	end(self);
+	return p;
+}
+
+static int native_posix_memalign(void **result, size_t alignment, size_t size)
+{
+	struct native_thread *self = &native_thread;
+	int saved = errno;
+	void *p;
+	int err;
+
+	if (goes_past_us(self, size))
+		return libc_allocator.posix_memalign(result, alignment, size);
+	begin(self);
+	err = libc_allocator.posix_memalign(&p, alignment, size + TAG_SIZE);
+	if (err == 0) {
+		p = adopt(self, p);
+		if (p)
+			*result = p;
+		else
+			err = ENOMEM;
+	}
+	end(self);
+	errno = saved;
+	return err;
+}
+
+/*
+ * A signal handler that frees while its thread is in here cannot uncharge: the
+ * cpu is in the middle of something.  The block stays, on a list through its first
+ * word, until the thread comes out (end()).  So does what is freed by other
+ * libraries' handlers of fork while we have the others stopped.
+ */
+static void native_free(void *p)
+{
+	struct native_thread *self = &native_thread;
+	size_t real;
+	uint32_t id;
+
+	if (unlikely(!p))
+		return;
+	id = tag_read(p, &real);
+	if (unlikely(!id)) {
+		base_free(p);
+	} else if (unlikely(self->inside)) {
+		*(void **)p = self->deferred;
+		self->deferred = p;
+	} else {
+		begin(self);
+		release(self, p, id, real);
+		end(self);
+	}
+}
+
+static size_t native_usable_size(void *p)
+{
+	size_t real;
+
+	return tag_read(p, &real) ? real - TAG_SIZE : real;
+}
+
+/* --- realloc --------------------------------------------------------------------- */
+
+/* At least what glibc's block of this size will be charged: a limit is asked before it moves. */
+static size_t bytes_at_most(size_t size)
+{
+	size_t bytes = (size + TAG_SIZE + BLOCK_OVERHEAD + 15) & ~(size_t)15;
+
+	if (bytes < 32)
+		bytes = 32;
+	/* From its mmap threshold on it may be whole pages, with another word. */
+	return bytes < (size_t)64 << 10 ? bytes + 16 : (bytes + 16 + 4095) & ~(size_t)4095;
+}
+
+/*
+ * The block is `q` now, and `id` pays `charged` for it: makes that what it occupies.
+ * Another C library's block may occupy more than we have asked the limit for, and
+ * the group be full; that block is then nobody's.
+ */
+static void *settle_block(struct native_thread *self, void *q, uint32_t id, size_t charged)
+{
+	struct charge_result ignored = {0, 0, 0};
+	size_t real = real_size(q);
+
+	if (unlikely(!recharge(self, id, charged, real + BLOCK_OVERHEAD, &ignored))) {
+		uncharge(self, id, charged);
+		return q;
+	}
+	tag_write(q, real, tag_of(q, id));
+	return q;
+}
+
+/* By its owner's own task: only the difference matters, wherever the block goes. */
+static void *realloc_by_owner(struct native_thread *self, void *p, uint32_t id, size_t real,
+			      size_t size, struct charge_result *result)
+{
+	size_t old = real + BLOCK_OVERHEAD;
+	size_t charged = bytes_at_most(size) > old ? bytes_at_most(size) : old;
+	void *q;
+
+	if (!recharge(self, id, old, charged, result)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	tag_write(p, real, 0);
+	q = base_realloc(p, size + TAG_SIZE);
+	/* If that failed the block is as it was. */
+	settle_block(self, q ? q : p, id, charged);
+	return q;
+}
+
+/*
+ * By another: if it stays where it is, it stays its owner's; if it moves it is the
+ * task's.  Only the C library knows, so the task is charged first, as for a new
+ * block, and whoever does not have to pay gets it back (see realloc_large).
+ */
+static void *realloc_by_other(struct native_thread *self, struct task *task, void *p, uint32_t id,
+			      size_t real, size_t size, struct charge_result *result)
+{
+	struct charge_result ignored = {0, 0, 0};
+	size_t old = real + BLOCK_OVERHEAD;
+	size_t charged = bytes_at_most(size);
+	uint32_t payer = charge(self, task, charged, result);
+	void *q;
+
+	if (!payer && charged > old) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	tag_write(p, real, 0);
+	q = base_realloc(p, size + TAG_SIZE);
+	if (!payer) {
+		/* It shrinks, and stays the owner's wherever it is. */
+		result->refused = 0;
+		settle_block(self, q ? q : p, id, old);
+		return q;
+	}
+	if (!q || (q == p && recharge(self, id, old, real_size(q) + BLOCK_OVERHEAD, &ignored))) {
+		uncharge(self, payer, charged);
+		real = real_size(p);
+		tag_write(p, real, tag_of(p, id));
+		return q;
+	}
+	uncharge(self, id, old);
+	return settle_block(self, q, payer, charged);
+}
+
+/* A block that is nobody's, or one that a signal handler must not touch. */
+static void *realloc_by_copy(void *p, size_t real, size_t size)
+{
+	void *q = native_malloc(size);
+
+	if (q) {
+		memcpy(q, p, real < size ? real : size);
+		native_free(p);
+	}
+	return q;
+}
+
+static void *native_realloc(void *p, size_t size)
+{
+	struct native_thread *self = &native_thread;
+	struct charge_result result = {0, 0, 0};
+	struct task *task;
+	size_t real;
+	uint32_t id;
+	void *q;
+
+	if (!p)
+		return native_malloc(size);
+	if (unlikely(size == 0)) {
+		native_free(p);
+		return NULL;
+	}
+	id = tag_read(p, &real);
+	if (unlikely(size > ALLOC_MAX)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (unlikely(!id))
+		return self->inside ? base_realloc(p, size) : realloc_by_copy(p, real, size);
+	if (unlikely(self->inside))
+		return realloc_by_copy(p, real - TAG_SIZE, size);
+	begin(self);
+	task = native_current_task();
+	if (load_relaxed(&task->objcg) == id << 1)
+		q = realloc_by_owner(self, p, id, real, size, &result);
+	else
+		q = realloc_by_other(self, task, p, id, real, size, &result);
+	if (is_notable(&result))
+		native_notice(&result);
+	end(self);
+	return q;
+}
+
+const struct allocator native_allocator = {
+	.malloc = native_malloc,
+	.free = native_free,
+	.calloc = native_calloc,
+	.realloc = native_realloc,
+	.memalign = native_memalign,
+	.aligned_alloc = native_aligned_alloc,
+	.posix_memalign = native_posix_memalign,
+	.usable_size = native_usable_size,
+	.mmap = native_mmap,
+	.munmap = native_munmap,
+	.mremap = native_mremap,
+	.thread_create = native_thread_create,
+};
+
+/* --- start ------------------------------------------------------------------------- */
+
+bool native_is_on(void)
+{
+	return is_on;
+}
+
+int native_prepare(void)
+{
+	int err = native_cpu_init();
+
+	if (err < 0)
+		return err;
+	if (getrandom(&secret, sizeof(secret), GRND_NONBLOCK) != (ssize_t)sizeof(secret)) {
+		struct timespec ts;
+
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		secret = (uint64_t)ts.tv_nsec * 0x9E3779B97F4A7C15u ^ (uintptr_t)&ts;
+	}
+	blocks_are_glibcs = find_out_whose_blocks();
+	objcg_max = region.header->sections[SECTION_OBJCG].capacity - 1;
+	is_on = true;
+	return 0;
+}
+
+int native_start(void)
+{
+	struct preload *preload = dlsym(RTLD_DEFAULT, PRELOAD_SYMBOL);
+	int err;
+
+	if (!preload)
+		return -ENOENT;
+	if (preload->version != PRELOAD_VERSION || preload->size != sizeof(struct allocator))
+		return -EPROTO;
+	libc_allocator = *preload->next;
+	err = native_prepare();
+	if (err < 0)
+		return err;
+	__atomic_store_n(&preload->current, &native_allocator, __ATOMIC_RELEASE);
+	return 0;
+}
