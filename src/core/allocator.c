@@ -1,7 +1,7 @@
 #define _GNU_SOURCE
-#include "allocator.h"
-
 #include <malloc.h>
+
+#include "allocator.h"
 
 static void *mremap_5(void *address, size_t old, size_t len, int flags, void *to)
 {

@@ -15,6 +15,8 @@
 #include <sys/mman.h>
 #include <sys/types.h>
 
+#include "atomic.h"
+
 struct allocator {
 	void *(*malloc)(size_t size);
 	void (*free)(void *p);
@@ -37,9 +39,9 @@ struct allocator {
 /* What the core finds by dlsym(PRELOAD_SYMBOL), if the library is loaded. */
 struct preload {
 	uint32_t version;
-	uint32_t size;			 /* of struct allocator */
-	const struct allocator *next;	 /* what would be called if the library were not there */
-	const struct allocator *current; /* what it calls: stored and loaded atomically */
+	uint32_t size;		      /* of struct allocator */
+	const struct allocator *next; /* what would be called if the library were not there */
+	_Atomic(const struct allocator *) current; /* what it calls */
 };
 
 /*

@@ -117,10 +117,10 @@ static __attribute__((noinline)) uint32_t charge_slowly(struct native_cpu *nativ
 							struct task *task, size_t bytes,
 							struct charge_result *result)
 {
-	uint32_t id = charge_task(native->cpu, task, DOMAIN_NATIVE, bytes, result);
+	uint32_t id = charge_task(cpu_of(native), task, DOMAIN_NATIVE, bytes, result);
 
 	if (id)
-		kmem_note_peak(native->cpu, id, bytes);
+		kmem_note_peak(cpu_of(native), id, bytes);
 	return id;
 }
 
@@ -132,7 +132,7 @@ static inline uint32_t charge(struct native_thread *self, struct task *task, siz
 	uint32_t reference = load_relaxed(&task->objcg);
 	uint32_t id = reference >> 1;
 
-	if (unlikely(!consume_stock(native->cpu, reference, DOMAIN_NATIVE, (int64_t)bytes)))
+	if (unlikely(!consume_stock(cpu_of(native), reference, DOMAIN_NATIVE, (int64_t)bytes)))
 		id = charge_slowly(native, task, bytes, result);
 	if (likely(id))
 		native_tally_add(native, id, (int64_t)bytes);
@@ -146,8 +146,8 @@ static inline void uncharge(struct native_thread *self, uint32_t id, size_t byte
 
 	/* Before the bytes are gone: until then the id is this objcg's. */
 	native_tally_add(native, id, -(int64_t)bytes);
-	if (unlikely(!refill_stock(native->cpu, id, DOMAIN_NATIVE, (int64_t)bytes)))
-		uncharge_objcg(native->cpu, id, DOMAIN_NATIVE, bytes, 1);
+	if (unlikely(!refill_stock(cpu_of(native), id, DOMAIN_NATIVE, (int64_t)bytes)))
+		uncharge_objcg(cpu_of(native), id, DOMAIN_NATIVE, bytes, 1);
 	native_exit(native);
 }
 
@@ -162,11 +162,11 @@ static bool recharge(struct native_thread *self, uint32_t id, size_t old, size_t
 		return true;
 	native = native_enter(self);
 	if (bytes > old) {
-		charged = charge_objcg(native->cpu, id, DOMAIN_NATIVE, bytes - old, result);
+		charged = charge_objcg(cpu_of(native), id, DOMAIN_NATIVE, bytes - old, result);
 		if (charged)
-			kmem_note_peak(native->cpu, id, bytes - old);
+			kmem_note_peak(cpu_of(native), id, bytes - old);
 	} else {
-		uncharge_objcg(native->cpu, id, DOMAIN_NATIVE, old - bytes, 0);
+		uncharge_objcg(cpu_of(native), id, DOMAIN_NATIVE, old - bytes, 0);
 	}
 	if (charged)
 		native_tally_add(native, id, (int64_t)bytes - (int64_t)old);
@@ -185,7 +185,7 @@ static void release(struct native_thread *self, void *p, uint32_t id, size_t rea
 
 static __attribute__((noinline)) void release_deferred(struct native_thread *self)
 {
-	void *p = __atomic_exchange_n(&self->deferred, NULL, __ATOMIC_RELAXED);
+	void *p = xchg_acq_rel(&self->deferred, NULL);
 
 	while (p) {
 		void *following = *(void **)p;
@@ -209,7 +209,7 @@ static inline void begin(struct native_thread *self)
 
 static inline void end(struct native_thread *self)
 {
-	if (unlikely(self->deferred))
+	if (unlikely(load_relaxed(&self->deferred)))
 		release_deferred(self);
 	__asm__ volatile("" ::: "memory");
 	self->inside = 0;
@@ -345,8 +345,8 @@ static void native_free(void *p)
 	if (unlikely(!id)) {
 		base_free(p);
 	} else if (unlikely(self->inside)) {
-		*(void **)p = self->deferred;
-		self->deferred = p;
+		*(void **)p = load_relaxed(&self->deferred);
+		store_relaxed(&self->deferred, p);
 	} else {
 		begin(self);
 		release(self, p, id, real);
@@ -548,6 +548,6 @@ int native_start(void)
 	err = native_prepare();
 	if (err < 0)
 		return err;
-	__atomic_store_n(&preload->current, &native_allocator, __ATOMIC_RELEASE);
+	store_release(&preload->current, &native_allocator);
 	return 0;
 }

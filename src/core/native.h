@@ -45,11 +45,11 @@ struct native_cpu {
 
 /* What a thread knows about itself. */
 struct native_thread {
-	struct native_cpu *cpu; /* NULL: none yet, or no more */
-	uint32_t inside;	/* > 0: calls go straight to the C library */
-	bool ended;		/* its destructor has run: it uses the shared cpu */
-	void *deferred;		/* freed by a signal handler while inside; see native_free() */
-	struct task *task;	/* what a thread that C code started allocates as, or NULL */
+	struct native_cpu *cpu;	  /* NULL: none yet, or no more */
+	uint32_t inside;	  /* > 0: calls go straight to the C library */
+	bool ended;		  /* its destructor has run: it uses the shared cpu */
+	_Atomic(void *) deferred; /* freed by a signal handler while inside; see native_free() */
+	struct task *task;	  /* what a thread that C code started allocates as, or NULL */
 };
 
 extern __thread struct native_thread native_thread __attribute__((tls_model("initial-exec")));
@@ -143,6 +143,12 @@ void native_drain_dying(void);
 /* Bytes of all living native blocks by objcg, added. Others are stopped. */
 void native_tally_for_each(void (*fn)(uint32_t objcg, int64_t bytes, void *arg), void *arg,
 			   uint32_t nr_objcgs);
+
+/* Of what native_enter() has returned. */
+static inline struct cpu *cpu_of(const struct native_cpu *native)
+{
+	return load_relaxed(&native->cpu);
+}
 
 static inline void native_tally_add(struct native_cpu *native, uint32_t objcg, int64_t bytes)
 {

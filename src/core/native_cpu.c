@@ -70,7 +70,7 @@ static void native_cpu_put(void *arg)
 	self->inside++;
 	if (self->cpu) {
 		struct native_cpu *native = native_enter(self);
-		struct cpu *cpu = native->cpu;
+		struct cpu *cpu = cpu_of(native);
 
 		self->cpu = NULL;
 		/* Drained before nobody looks at it any more, and free for others after that. */
@@ -125,7 +125,7 @@ struct native_cpu *native_enter_slowly(struct native_thread *self)
 		native = native_cpu_get();
 		/* Some C libraries allocate here; self->inside has it go past us. */
 		if (native && pthread_setspecific(key, self) != 0) {
-			struct cpu *cpu = native->cpu;
+			struct cpu *cpu = cpu_of(native);
 
 			store_release(&native->cpu, NULL);
 			cpu_put(cpu);
@@ -315,12 +315,12 @@ void native_fork_child(void)
 	store_relaxed(&native_gate, 0);
 	register_membarrier();
 	for (uint32_t i = 0; i < cpu_count(); i++) {
-		struct cpu *cpu = natives[i].cpu;
+		struct cpu *cpu = cpu_of(&natives[i]);
 
 		if (!cpu || &natives[i] == self->cpu || natives[i].is_shared)
 			continue;
 		/* Of a thread that is not there: else its stocks would be charged for ever. */
-		natives[i].cpu = NULL;
+		store_relaxed(&natives[i].cpu, NULL);
 		cpu_put(cpu);
 	}
 	native_tasks_after_fork();

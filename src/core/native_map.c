@@ -120,7 +120,7 @@ static void uncharge(uint32_t objcg, size_t bytes, int blocks)
 {
 	struct native_cpu *native = native_enter(&native_thread);
 
-	uncharge_objcg(native->cpu, objcg, DOMAIN_MMAP, bytes, blocks);
+	uncharge_objcg(cpu_of(native), objcg, DOMAIN_MMAP, bytes, blocks);
 	native_exit(native);
 }
 
@@ -187,7 +187,8 @@ static bool goes_past_us(void)
 static uint32_t charge(size_t bytes, struct charge_result *result)
 {
 	struct native_cpu *native = native_enter(&native_thread);
-	uint32_t id = charge_task(native->cpu, native_current_task(), DOMAIN_MMAP, bytes, result);
+	uint32_t id =
+		charge_task(cpu_of(native), native_current_task(), DOMAIN_MMAP, bytes, result);
 
 	native_exit(native);
 	return id;
@@ -197,7 +198,7 @@ static void note_peak(uint32_t id, size_t bytes)
 {
 	struct native_cpu *native = native_enter(&native_thread);
 
-	kmem_note_peak(native->cpu, id, bytes);
+	kmem_note_peak(cpu_of(native), id, bytes);
 	native_exit(native);
 }
 
@@ -309,7 +310,7 @@ static void *remap_charged(uintptr_t from, size_t old, size_t len, int flags, vo
 		return no_memory();
 	if (grown) {
 		struct native_cpu *native = native_enter(&native_thread);
-		bool charged = charge_objcg(native->cpu, owner, DOMAIN_MMAP, grown, result);
+		bool charged = charge_objcg(cpu_of(native), owner, DOMAIN_MMAP, grown, result);
 
 		native_exit(native);
 		if (!charged)

@@ -31,7 +31,7 @@ static struct allocator next;
 /* --- while dlsym() runs --------------------------------------------------- */
 
 static _Alignas(64) char early[8192];
-static size_t early_used;
+static _Atomic size_t early_used;
 
 static void *early_alloc(size_t alignment, size_t size)
 {
@@ -42,8 +42,7 @@ static void *early_alloc(size_t alignment, size_t size)
 		alignment = 16;
 	if (alignment > 64 || size > sizeof(early))
 		return NULL;
-	at = __atomic_fetch_add(&early_used, ((size + 15) & ~(size_t)15) + 16 + alignment,
-				__ATOMIC_RELAXED);
+	at = fetch_add_relaxed(&early_used, ((size + 15) & ~(size_t)15) + 16 + alignment);
 	if (at + size + 16 + alignment > sizeof(early))
 		return NULL;
 	at = (at + 16 + alignment - 1) & ~(alignment - 1);
@@ -124,14 +123,14 @@ static void initialise(void)
 		.mremap = find("mremap"),
 		.thread_create = find("pthread_create"),
 	};
-	if (__atomic_load_n(&early_used, __ATOMIC_RELAXED)) {
+	if (load_relaxed(&early_used)) {
 		beneath = next;
 		next.free = free_unless_early;
 		next.realloc = realloc_unless_early;
 		next.usable_size = usable_unless_early;
 	}
 	initialising = false;
-	__atomic_store_n(&objcg_preload.current, &next, __ATOMIC_RELEASE);
+	store_release(&objcg_preload.current, &next);
 }
 
 /* The table; NULL: we are inside dlsym(). */
@@ -280,7 +279,7 @@ extern struct preload preload __attribute__((alias("objcg_preload"), visibility(
 /* Acquire: a table that has just been put there is seen filled. On x86-64 a plain load. */
 static inline const struct allocator *current(void)
 {
-	return __atomic_load_n(&preload.current, __ATOMIC_ACQUIRE);
+	return load_acquire(&preload.current);
 }
 
 static size_t page_size(void)

@@ -385,11 +385,13 @@ static void maps_are_charged_by_the_page_whatever_is_done_to_them(void)
 static void a_map_keeps_its_owner_when_it_grows_or_moves(void)
 {
 	int64_t before_b;
+	int64_t blocks;
 	char *wall;
 	char *p;
 	char *q;
 
 	running = task_a;
+	blocks = blocks_of(a);
 	before_b = current_of(b);
 	p = map_pages(8, 0);
 	strcpy(p, "moved");
@@ -411,9 +413,11 @@ static void a_map_keeps_its_owner_when_it_grows_or_moves(void)
 	p = native->mremap(q + PAGES(100), PAGES(10), PAGES(20), MREMAP_MAYMOVE, NULL);
 	check_that(p != MAP_FAILED);
 	check_maps(360);
+	check_equal(blocks_of(a), blocks + 3); /* before it, after it, and itself */
 	check_equal((native->munmap)(p, PAGES(20)), 0);
 	check_equal((native->munmap)(wall, PAGES(400)), 0);
 	check_maps(0);
+	check_equal(blocks_of(a), blocks);
 	check_equal(current_of(b), before_b);
 	check_that(native->mremap(wall, PAGES(1), PAGES(2), MREMAP_MAYMOVE, NULL) == MAP_FAILED);
 }
@@ -597,6 +601,100 @@ static void the_books_balance_while_threads_run(void)
 	check_equal(current_of(a), 0);
 	check_equal(current_of(b), before_b);
 	check_equal(drift_frozen(), 0);
+}
+
+/* --- stopping the others, step by step ---------------------------------------------- */
+
+static _Atomic int step;
+
+static void wait_for_step(int n)
+{
+	while (load_acquire(&step) < n)
+		pause_us(100);
+}
+
+static void *stay_inside(void *arg)
+{
+	struct native_thread *self = &native_thread;
+	struct native_cpu *cpu;
+
+	running = task_a;
+	(native->free)(native_block(100));
+	self->inside++;
+	cpu = native_enter(self);
+	store_release(&step, 1);
+	pause_us(50000); /* the other one wants to stop us meanwhile */
+	store_release(&step, 2);
+	native_exit(cpu);
+	self->inside--;
+	wait_for_step(3);
+	(native->free)(native_block(100)); /* waits at the gate */
+	store_release(&step, 4);
+	return arg;
+}
+
+static void others_are_out_when_they_are_stopped_and_stay_out(void)
+{
+	pthread_t thread;
+
+	store_release(&step, 0);
+	pthread_create(&thread, NULL, stay_inside, NULL);
+	wait_for_step(1);
+	check_that(native_stop_others(true));
+	check_equal(load_acquire(&step), 2);
+	check_that(!native_stop_others(false)); /* is done already */
+	store_release(&step, 3);
+	pause_us(50000);
+	check_equal(load_acquire(&step), 3);
+	native_start_others();
+	pthread_join(thread, NULL);
+	check_equal(load_acquire(&step), 4);
+	check_equal(drift_frozen(), 0);
+}
+
+/* No atomic word: each change is lost that is not alone. Without the barrier some are. */
+static struct {
+	_Alignas(64) long n;
+} counts[2];
+
+#define NR_COUNTS (UNDER_TSAN || UNDER_ASAN ? 20000 : 2000000)
+
+static void *count_inside(void *arg)
+{
+	struct native_thread *self = &native_thread;
+	volatile long *n = arg;
+
+	self->inside++;
+	for (long i = 0; i < NR_COUNTS; i++) {
+		struct native_cpu *cpu = native_enter(self);
+
+		*n = *n + 1;
+		native_exit(cpu);
+	}
+	self->inside--;
+	fetch_add_seq_cst(&step, 1);
+	return NULL;
+}
+
+static void who_stops_the_others_is_alone(void)
+{
+	pthread_t threads[2];
+	long stops = 0;
+
+	store_release(&step, 0);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&threads[i], NULL, count_inside, &counts[i].n);
+	while (load_acquire(&step) < 2) {
+		check_that(native_stop_others(true));
+		for (int i = 0; i < 2; i++)
+			*(volatile long *)&counts[i].n = counts[i].n + 1;
+		native_start_others();
+		stops++;
+	}
+	for (int i = 0; i < 2; i++) {
+		pthread_join(threads[i], NULL);
+		check_equal(counts[i].n, NR_COUNTS + stops);
+	}
 }
 
 static void *one_block(void *arg)
@@ -863,6 +961,8 @@ int main(void)
 	RUN(a_map_that_went_behind_our_back_is_forgotten_when_its_place_is_taken);
 	RUN(random_maps_agree_with_a_model);
 	RUN(random_blocks_agree_with_a_model);
+	RUN(others_are_out_when_they_are_stopped_and_stay_out);
+	RUN(who_stops_the_others_is_alone);
 	RUN(the_books_balance_while_threads_run);
 	RUN(threads_that_end_leave_nothing_in_stock);
 	RUN(a_thread_has_a_task_in_the_group_of_whoever_started_it);
