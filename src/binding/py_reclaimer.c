@@ -269,7 +269,7 @@ static PyObject *exempt(PyObject *module, PyObject *args)
 	(void)module;
 	if (!PyArg_ParseTuple(args, "OL", &gid, &bytes) || !(memcg = memcg_from_object(gid)))
 		return NULL;
-	ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
+	ceiling = memcg_ceiling(memcg, load_relaxed(&memcg->memory.max));
 	until = load_relaxed(&memcg->memory.usage) + bytes;
 	/* Once, until the group has been below its limit: or it would creep up to the ceiling. */
 	if (load_relaxed(&memcg->exempt_until) == 0)

@@ -20,7 +20,7 @@ static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
 	if (bound == BOUND_CEILING) {
 		int64_t granted = load_relaxed(&memcg->granted_until);
 
-		ceiling = page_counter_ceiling(max);
+		ceiling = memcg_ceiling(memcg, max);
 		if (granted > ceiling)
 			return ceiling; /* granted under a higher max */
 		return granted > ceiling - CEILING_GRANTS ? granted : ceiling - CEILING_GRANTS;
@@ -29,7 +29,7 @@ static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
 	exempt = load_relaxed(&memcg->exempt_until);
 	if (likely(exempt <= max))
 		return max;
-	ceiling = page_counter_ceiling(max);
+	ceiling = memcg_ceiling(memcg, max);
 	return exempt < ceiling ? exempt : ceiling;
 }
 
@@ -43,6 +43,12 @@ static void raise_watermark(struct page_counter *counter, int64_t usage)
 
 	while (usage > seen && !cas_weak_relaxed(&counter->watermark, &seen, usage))
 		;
+}
+
+static void forget_grants(struct mem_cgroup *memcg)
+{
+	store_relaxed(&memcg->exempt_until, 0);
+	store_relaxed(&memcg->granted_until, 0);
 }
 
 /*
@@ -74,10 +80,11 @@ bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_b
 		    usage > load_relaxed(&level->exempt_until))
 			result->over = memcg_id(level);
 		if (unlikely(load_relaxed(&level->exempt_until) |
-			     load_relaxed(&level->granted_until)) &&
+			     load_relaxed(&level->granted_until) |
+			     load_relaxed(&level->lowered_from)) &&
 		    usage <= max) {
-			store_relaxed(&level->exempt_until, 0);
-			store_relaxed(&level->granted_until, 0);
+			forget_grants(level);
+			store_relaxed(&level->lowered_from, 0);
 		}
 		if (unlikely(usage > load_relaxed(&counter->high)) && !result->high)
 			result->high = memcg_id(level);
@@ -100,7 +107,7 @@ refused:
 void page_counter_grant(struct mem_cgroup *memcg)
 {
 	int64_t until = load_relaxed(&memcg->memory.usage) + CEILING_GRANT;
-	int64_t ceiling = page_counter_ceiling(load_relaxed(&memcg->memory.max));
+	int64_t ceiling = memcg_ceiling(memcg, load_relaxed(&memcg->memory.max));
 
 	store_relaxed(&memcg->granted_until, until < ceiling ? until : ceiling);
 }
@@ -117,11 +124,27 @@ void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr)
 		fetch_add_relaxed(&memcg->memory.usage, -nr);
 }
 
+/*
+ * Before max is stored, so that who meets the new one has the ceiling for it: else
+ * every small allocation would fail at once, and CPython with it.  What is charged
+ * in between, and not seen here, is a batch for each cpu at most, less than the
+ * CEILING_CONSTANT above.  (tests/core/test_page_counter.c, models/limits)
+ */
+static void prepare_lowering(struct mem_cgroup *memcg, int64_t max)
+{
+	int64_t usage = load_relaxed(&memcg->memory.usage);
+	int64_t from = load_relaxed(&memcg->lowered_from);
+
+	/* Not again from higher up, or the group would climb with each setting of max. */
+	if (usage <= max || !from || usage < from)
+		store_relaxed(&memcg->lowered_from, usage > max ? usage : 0);
+}
+
 int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
 {
 	/* What was granted above the old limit is no grant above the new one. */
-	store_relaxed(&memcg->exempt_until, 0);
-	store_relaxed(&memcg->granted_until, 0);
+	forget_grants(memcg);
+	prepare_lowering(memcg, max);
 	xchg_seq_cst(&memcg->memory.max, max);
 	return load_seq_cst(&memcg->memory.usage);
 }
@@ -132,5 +155,6 @@ int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
  */
 bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max)
 {
+	prepare_lowering(memcg, max);
 	return cas_seq_cst(&memcg->memory.max, &old, max);
 }

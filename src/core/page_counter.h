@@ -7,7 +7,10 @@
 /*
  * A small allocation is let through above `max`, since CPython does not survive
  * the failure of every small allocation; the task is interrupted instead.  The
- * ceiling bounds how far that can go.
+ * ceiling bounds how far that can go: an eighth of max, and CEILING_CONSTANT.  A
+ * max that is set below what is in use finds the group above that ceiling already;
+ * until it has been below its max, the ceiling is CEILING_CONSTANT above what it
+ * used then.
  *
  * The first refusals come CEILING_GRANTS below it, and each lets the next
  * CEILING_GRANT bytes through: CPython 3.11 loses an exception (and reports a
@@ -31,6 +34,16 @@ struct charge_result {
 };
 
 int64_t page_counter_ceiling(int64_t max);
+
+/* The same for a group that may have been above `max`, its limit, when that was set. */
+static inline int64_t memcg_ceiling(const struct mem_cgroup *memcg, int64_t max)
+{
+	int64_t from = load_relaxed(&memcg->lowered_from);
+	int64_t ceiling = page_counter_ceiling(max);
+
+	return likely(!from) || from + CEILING_CONSTANT < ceiling ? ceiling
+								  : from + CEILING_CONSTANT;
+}
 
 /* After a refusal at the ceiling: room for the error that it becomes. */
 void page_counter_grant(struct mem_cgroup *memcg);

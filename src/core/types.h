@@ -133,7 +133,9 @@ struct mem_cgroup {
 	uint32_t name_len;
 	_Atomic int64_t granted_until; /* above the ceiling, after a refusal */
 	_Atomic int64_t wanted; /* the largest allocation refused since reclaim last looked */
-	uint8_t spare[24];
+	_Atomic int64_t
+		lowered_from; /* the usage that max was set below of; 0 once it is not above */
+	uint8_t spare[16];
 	char name[256];
 };
 

@@ -152,6 +152,38 @@ static void a_lower_max_has_a_lower_ceiling_also_after_a_grant(void)
 	page_counter_uncharge(memcg, usage_of(memcg));
 }
 
+/* Small allocations go on, or CPython would not live to see its tasks interrupted. */
+static void a_max_set_below_the_usage_has_its_ceiling_above_that(void)
+{
+	struct mem_cgroup *memcg = group_new(root_memcg());
+	int64_t max = 1024 * KIB;
+	int64_t usage = 20480 * KIB;
+	int64_t ceiling = usage + CEILING_CONSTANT;
+
+	check_that(charge_bytes(memcg, usage, BOUND_MAX));
+	set_max(memcg, max);
+	check_that(!charge_bytes(memcg, 1, BOUND_MAX));
+	check_that(charge_bytes(memcg, CEILING_CONSTANT - CEILING_GRANTS, BOUND_CEILING));
+	check_that(!charge_bytes(memcg, 1, BOUND_CEILING));
+	page_counter_grant(memcg);
+	check_that(charge_bytes(memcg, CEILING_GRANT, BOUND_CEILING));
+	/* Set again, and to something else, it does not climb ... */
+	set_max(memcg, max);
+	set_max(memcg, 2 * max);
+	check_that(page_counter_replace_max(memcg, 2 * max, max));
+	check_that(!charge_bytes(memcg, ceiling - usage_of(memcg) + 1, BOUND_CEILING));
+	/* ... but comes down with what is used when it is set. */
+	page_counter_uncharge(memcg, usage_of(memcg) - usage / 2);
+	set_max(memcg, max);
+	check_that(!charge_bytes(memcg, CEILING_CONSTANT + 1, BOUND_CEILING));
+	check_that(charge_bytes(memcg, CEILING_CONSTANT - CEILING_GRANTS, BOUND_CEILING));
+	/* Once below its max the group has the ceiling of that. */
+	page_counter_uncharge(memcg, usage_of(memcg));
+	check_that(charge_bytes(memcg, max, BOUND_MAX));
+	check_that(!charge_bytes(memcg, page_counter_ceiling(max) - max + 1, BOUND_CEILING));
+	page_counter_uncharge(memcg, usage_of(memcg));
+}
+
 static void over_names_the_lowest_level_that_is_over(void)
 {
 	struct mem_cgroup *middle = group_new(root_memcg());
@@ -386,6 +418,7 @@ int main(void)
 	the_ceiling_is_an_eighth_and_4_mib_above_max();
 	each_grant_lets_a_little_more_through_up_to_the_ceiling();
 	a_lower_max_has_a_lower_ceiling_also_after_a_grant();
+	a_max_set_below_the_usage_has_its_ceiling_above_that();
 	over_names_the_lowest_level_that_is_over();
 	an_exempt_group_is_not_over_until_it_leaves_the_exemption();
 	high_is_reported_and_refuses_nothing();
