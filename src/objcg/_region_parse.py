@@ -241,28 +241,46 @@ def _torn(once: bytes, again: bytes) -> list[int]:
 def _repaired_paths(reader: _GroupReader, records: Records) -> dict[int, str]:
     """Return the path of each group, parents first.
 
-    Groups are made and removed while we read: one whose parent is not there, or younger than it, is
-    read again, and the parent too. Raises _Inconsistent when that does not help.
+    Groups are made and removed while we read. One whose parent is not there, or younger than it, is
+    read again, and the parent too; and so is the older of two with one path, which had to go before
+    the other could come. Raises _Inconsistent when that does not help.
     """
     for attempt in range(_ATTEMPTS):
         paths, lost = _paths(records, reader.names)
-        if not lost or attempt == _ATTEMPTS - 1:
+        twins = _older_twins(paths, records)
+        if not (lost or twins) or attempt == _ATTEMPTS - 1:
             break
         for gid in lost:
             parent = records[gid][PARENT] if gid in records else 0
             reader.repair(gid, records)
             reader.repair(parent, records)
+        for gid in twins:
+            reader.repair(gid, records)
     root = records.get(1)
     if root is None or root[PARENT] != 0:
         msg = "it has no root group"
         raise _Inconsistent(msg)
     if lost:
         # the eldest of those that are lost together: its parent is the one that is wrong
-        gid, parent = lost[0], records[lost[0]][PARENT] if lost[0] in records else 0
+        gid, parent = lost[0], records[lost[0]][PARENT]
         what = "is no older: it would be its own parent" if parent in records else "is not in use"
         msg = f"the parent of group record {gid} is {parent}, which {what}"
         raise _Inconsistent(msg)
+    if twins:
+        msg = f"group record {twins[0]} has the path of another, {paths[twins[0]]!r}"
+        raise _Inconsistent(msg)
     return paths
+
+
+def _older_twins(paths: dict[int, str], records: Records) -> list[int]:
+    if len(set(paths.values())) == len(paths):
+        return []
+    youngest: dict[str, int] = {}
+    for gid, path in paths.items():
+        other = youngest.get(path)
+        if other is None or records[gid][UID] > records[other][UID]:
+            youngest[path] = gid
+    return [gid for gid, path in paths.items() if youngest[path] != gid]
 
 
 def _paths(records: Records, names: dict[int, bytes]) -> tuple[dict[int, str], list[int]]:
