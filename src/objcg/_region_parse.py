@@ -4,9 +4,13 @@ A writer makes a group's `seq` odd, changes name, parent or state, and makes it 
 are single words that change at any time. So each piece is read twice: what is identity in a record
 is right if it was the same in both, and `seq` even and the same too. (Then no change was complete
 between the first `seq` and the second. One that was complete before is seen by all of the second
-reading, one that began later by nothing of the first; and they are equal.) A group's uid is never
-another's, and a child's is above its parent's: so a parent's record that became another group's is
-noticed, and no chain of parents is endless.
+reading, one that began later by nothing of the first; and they are equal.)
+
+A group's uid is never another's, and higher than those of all that were made before it. Of each
+parent the uid is read once more after the child was: if it is lower than the child's, that record is
+still the parent's, which had to be there as long as the child was; had it become another group's
+meanwhile, the uid would be higher. So no path is made of groups of two moments, and no chain of
+parents is endless.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ _group_info = functools.partial(tuple.__new__, GroupInfo)
 
 _SIZE = _layout.GROUP.size
 _SEQ = _layout.GROUP.fields["seq"][0]
+_UID = _layout.GROUP.fields["uid"][0]
 _NAME = _layout.GROUP_NAME
 # What is identity of a group's record: [from, to) of its bytes.
 _IDENTITY = ((0, 16), (40, 48), (_SEQ, _SEQ + 8), (_NAME, _SIZE))
@@ -143,6 +148,7 @@ class _GroupReader:
 
     def __init__(self, groups: Section) -> None:
         self.names: dict[int, bytes] = {}
+        self.uids: dict[int, int] = {}  # read last
         self._groups = groups
         self._pauses = _MOST_PAUSES
         self._repairs = _MOST_REPAIRS
@@ -170,11 +176,17 @@ class _GroupReader:
             for index in _torn(once, data):
                 self._read_again(first + index, records)
         records.pop(0, None)
+        for first, count in self._groups.chunks():
+            uids = memoryview(self._groups.read(first, count)).cast("Q")[_UID // 8 :: _SIZE // 8]
+            self.uids.update(zip(range(first, first + count), uids.tolist(), strict=True))
         return records
 
     def repair(self, gid: int, records: Records) -> None:
-        """Read one that makes no sense beside the others again. Raises RegionError: too many."""
-        if not 0 < gid < self._groups.used:
+        """Read one that makes no sense beside the others again; a parent after its child.
+
+        Raises RegionError: too many of them.
+        """
+        if not 0 < gid < self._groups.capacity:
             return
         self._repairs -= 1
         if self._repairs < 0:
@@ -188,6 +200,7 @@ class _GroupReader:
         if data is not None:
             record = _layout.GROUP.unpack(data)
             _check(gid, record)
+            self.uids[gid] = record[UID]
             self.names[gid] = data[_NAME : _NAME + record[NAME_LEN]]
             if record[STATE] == _layout.STATE_ONLINE:
                 records[gid] = record
@@ -246,7 +259,7 @@ def _repaired_paths(reader: _GroupReader, records: Records) -> dict[int, str]:
     the other could come. Raises _Inconsistent when that does not help.
     """
     for attempt in range(_ATTEMPTS):
-        paths, lost = _paths(records, reader.names)
+        paths, lost = _paths(records, reader)
         twins = _older_twins(paths, records)
         if not (lost or twins) or attempt == _ATTEMPTS - 1:
             break
@@ -283,19 +296,20 @@ def _older_twins(paths: dict[int, str], records: Records) -> list[int]:
     return [gid for gid, path in paths.items() if youngest[path] != gid]
 
 
-def _paths(records: Records, names: dict[int, bytes]) -> tuple[dict[int, str], list[int]]:
+def _paths(records: Records, reader: _GroupReader) -> tuple[dict[int, str], list[int]]:
     """Return the paths of groups, parents first, and those groups for which there is none."""
-    paths, lost = _paths_in_order(records, names)
+    paths, lost = _paths_in_order(records, reader)
     if lost:
         # a record that was used again has a lower number than its parent's may be
         by_age = sorted(records, key=lambda gid: records[gid][UID])
-        paths, lost = _paths_in_order({gid: records[gid] for gid in by_age}, names)
+        paths, lost = _paths_in_order({gid: records[gid] for gid in by_age}, reader)
     return paths, lost
 
 
 def _paths_in_order(
-    records: Records, names: dict[int, bytes]
+    records: Records, reader: _GroupReader
 ) -> tuple[dict[int, str], list[int]]:
+    names, uids = reader.names, reader.uids
     # root's is "" here, for the paths of its children
     paths = {1: ""} if 1 in records else {}
     lost: list[int] = []
@@ -305,7 +319,7 @@ def _paths_in_order(
         parent = record[PARENT]
         if gid == 1:
             continue
-        if parent not in paths or records[parent][UID] >= record[UID]:
+        if parent not in paths or not records[parent][UID] == uids[parent] < record[UID]:
             lost.append(gid)
             continue
         name = names[gid]
@@ -354,8 +368,8 @@ def _stocks(cpus: Section, objcgs: Section) -> dict[int, list[int]]:
                     _add(by_objcg.setdefault(key >> 1, [0] * 7), amounts)
     by_group: dict[int, list[int]] = {}
     for objcg, amounts in by_objcg.items():
-        if objcg >= objcgs.used:
-            msg = f"a stock is of objcg {objcg}, but only {objcgs.used} are in use"
+        if objcg >= objcgs.capacity:
+            msg = f"a stock is of objcg {objcg}, but there is room for {objcgs.capacity} only"
             raise RegionError(msg)
         _, gid = _layout.OBJCG.unpack(objcgs.read(objcg))
         _add(by_group.setdefault(gid, [0] * 7), amounts)
