@@ -7,8 +7,8 @@ between the first `seq` and the second. One that was complete before is seen by 
 reading, one that began later by nothing of the first; and they are equal.)
 
 A group's uid is never another's, and higher than those of all that were made before it. Of each
-parent the uid is read once more after the child was: if it is lower than the child's, that record is
-still the parent's, which had to be there as long as the child was; had it become another group's
+parent the uid is read once more after the child was: if it is lower than the child's, that record
+is still the parent's, which had to be there as long as the child was; had it become another group's
 meanwhile, the uid would be higher. So no path is made of groups of two moments, and no chain of
 parents is endless.
 """
@@ -122,7 +122,9 @@ def parse_header(source: Source) -> tuple[Region, list[Section]]:
     if command_len > len(command):
         msg = f"its command line claims {command_len} bytes"
         raise RegionError(msg)
-    kinds = zip(("group", "objcg", "task", "cpu"), _layout.SECTIONS, _layout.CAPACITIES, strict=True)
+    kinds = zip(
+        ("group", "objcg", "task", "cpu"), _layout.SECTIONS, _layout.CAPACITIES, strict=True
+    )
     sections = [
         Section(source, name, record, most, tuple(places[5 * i : 5 * i + 5]))
         for i, (name, record, most) in enumerate(kinds)
@@ -242,12 +244,15 @@ def _torn(once: bytes, again: bytes) -> list[int]:
     """Return the indexes of records whose identity may be mixed of two moments, in `again`."""
     torn = [index for index, seq in enumerate(_words(again, "seq")) if seq & 1]
     if once != again:
-        for at in range(0, len(again), _SIZE):
-            if once[at : at + _SIZE] != again[at : at + _SIZE] and any(
+        torn.extend(
+            at // _SIZE
+            for at in range(0, len(again), _SIZE)
+            if once[at : at + _SIZE] != again[at : at + _SIZE]
+            and any(
                 once[at + start : at + end] != again[at + start : at + end]
                 for start, end in _IDENTITY
-            ):
-                torn.append(at // _SIZE)
+            )
+        )
     return torn
 
 
@@ -306,9 +311,7 @@ def _paths(records: Records, reader: _GroupReader) -> tuple[dict[int, str], list
     return paths, lost
 
 
-def _paths_in_order(
-    records: Records, reader: _GroupReader
-) -> tuple[dict[int, str], list[int]]:
+def _paths_in_order(records: Records, reader: _GroupReader) -> tuple[dict[int, str], list[int]]:
     names, uids = reader.names, reader.uids
     # root's is "" here, for the paths of its children
     paths = {1: ""} if 1 in records else {}
@@ -376,9 +379,7 @@ def _stocks(cpus: Section, objcgs: Section) -> dict[int, list[int]]:
     return by_group
 
 
-def _take_off_stocks(
-    stocks: dict[int, list[int]], records: Records, paths: dict[int, str]
-) -> None:
+def _take_off_stocks(stocks: dict[int, list[int]], records: Records, paths: dict[int, str]) -> None:
     """Correct the groups, and all above them, by what is in stock: it is charged, but not used."""
     if not stocks:
         return

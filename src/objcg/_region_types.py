@@ -41,7 +41,7 @@ class GroupInfo(_Group):
 
     __slots__ = ()
 
-    def __new__(
+    def __new__(  # noqa: PYI034  # nothing is derived from it
         cls,
         path: str,
         id: int,  # noqa: A002  # the field's name

@@ -1,4 +1,4 @@
-"""Nobody but its owner, and root, looks into a process or steers it; nothing made-up is followed."""
+"""Nobody but its owner and root looks into a process or steers it; nothing made-up is followed."""
 
 from __future__ import annotations
 

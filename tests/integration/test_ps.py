@@ -83,9 +83,7 @@ def test_every_process_is_listed(folder: Path) -> None:
         listed = {each["pid"]: each for each in from_json("ps", folder=folder)["processes"]}
         text = objcg("ps", folder=folder).stdout
         (tree,) = (
-            each
-            for each in from_json("tree", folder=folder)["processes"]
-            if each["pid"] == one.pid
+            each for each in from_json("tree", folder=folder)["processes"] if each["pid"] == one.pid
         )
     assert set(listed) == {one.pid, other.pid}
     each = listed[one.pid]
@@ -118,9 +116,7 @@ def test_groups_of_workers_are_added_up(folder: Path) -> None:
     processes = report["processes"]
     assert len(processes) == WORKERS + 1
     assert child.pid in {each["pid"] for each in processes}
-    own = [
-        {group["path"]: group for group in each["groups"]}["/requests"] for each in processes
-    ]
+    own = [{group["path"]: group for group in each["groups"]}["/requests"] for each in processes]
     sums = {each["path"]: each for each in report["sum"]}
     assert [each["path"] for each in report["sum"]] == ["/", "/requests"]
     requests = sums["/requests"]

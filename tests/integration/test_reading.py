@@ -68,7 +68,7 @@ def file_of(child: subprocess.Popen[str], folder: Path) -> str:
 
 
 def assert_sane(found: region.Region, bound: int) -> None:
-    """Check that the tree is one, and that no group has less than those below it, but for `bound`."""
+    """Check that the tree is one, and no group has less than those below it, but for `bound`."""
     groups = {group.path: group for group in found.groups}
     assert len(groups) == len(found.groups)
     below = dict.fromkeys(groups, 0)
@@ -87,7 +87,7 @@ def assert_sane(found: region.Region, bound: int) -> None:
         assert group.current >= below[path] - bound, path
     for number in range(THREADS):
         assert groups[f"/t{number}/base-of-t{number}"].current >= BASE - STOCK_MAX
-    assert [group.path for group in found.tree()][0] == "/"
+    assert found.tree()[0].path == "/"
 
 
 def test_every_snapshot_of_a_process_at_work_is_sane(folder: Path) -> None:

@@ -118,8 +118,8 @@ def _find(process: str | None) -> Region:
         raise CliError(msg)
     if region.find(int(process)) is not None:
         return read_process(process)
-    error = no_region(process)
-    msg = f"{error}; nor has it left one, which only a process that was killed does"
+    reason = no_region(process)
+    msg = f"{reason}; nor has it left one, which only a process that was killed does"
     raise CliError(msg)
 
 
@@ -128,12 +128,12 @@ def _age(found: Region) -> float:
     return max(0.0, (time.time_ns() - found.updated_ns) / 1e9)
 
 
-def _summary(
-    found: Region, state: str, over: list[Over], own: list[tuple[str, int]]
-) -> list[str]:
+def _summary(found: Region, state: str, over: list[Over], own: list[tuple[str, int]]) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.updated_ns / 1e9))
     ran = max(0, found.updated_ns - found.created_ns) / 1e9
-    lines = [f"{_STATES[state]}; last charge {when}, {_ago(_age(found))} ago, {_ago(ran)} after start"]
+    lines = [
+        f"{_STATES[state]}; last charge {when}, {_ago(_age(found))} ago, {_ago(ran)} after start"
+    ]
     for each in over[:_NAMED]:
         happened = counts(each.group.events)
         lines.append(

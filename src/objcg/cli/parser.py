@@ -191,8 +191,8 @@ def build_parser() -> argparse.ArgumentParser:
         "autopsy",
         help="show the last state of a process that was killed",
         description="Show the last state of a process that was killed: what each group held, which "
-        "of them were over a limit, and when anything was charged last. Without PID or FILE: of the "
-        "process of this user that died last.",
+        "of them were over a limit, and when anything was charged last. Without PID or FILE: of "
+        "that dead process of this user that charged last.",
         epilog="A process that exits by itself leaves nothing. Of those that were killed, the last "
         "32 are kept.",
         allow_abbrev=False,
