@@ -72,6 +72,18 @@ def test_every_field_is_where_the_layout_says():
     }
 
 
+def test_the_text_is_that_of_the_json():
+    file = sample()
+    file.objcg(4, 3)
+    file.stock(0, 0, 4, 100, stat=(1, 2, 3, 4, 5))
+    file.group(7, 1, 'quo"ted \\ ä\n', usage=1, stat=(9, 9, 9, 9, 9), low=1)
+    parsed = region.parse(file.data, tasks=True)
+    assert json.loads(parsed.to_json_text()) == parsed.to_json()
+    assert json.loads(parsed.to_json_text({"more": [1]})) == {**parsed.to_json(), "more": [1]}
+    for group in parsed.groups:
+        assert group.to_json_text() == json.dumps(group.to_json())
+
+
 def test_unset_limits_are_none_and_removed_groups_are_left_out():
     groups = by_path(region.parse(sample().data))
     root = groups["/"]
