@@ -109,7 +109,7 @@ def parse_header(source: Source) -> tuple[Region, list[Section]]:
     (_, version, header_size, file_size, pid, uid, start, boot, created, flags, *rest) = (
         _layout.HEADER.unpack(data)
     )
-    places, (updated, startup, python, command_len, command) = rest[:20], rest[20:]
+    places, (updated, startup, startup_shared, python, command_len, command) = rest[:20], rest[20:]
     if version != _layout.VERSION or header_size != _layout.HEADER.size:
         msg = (
             f"it has layout version {version} (header of {header_size} bytes); this objcg reads "
@@ -141,6 +141,7 @@ def parse_header(source: Source) -> tuple[Region, list[Section]]:
         flags=flags,
         python=_text(python),
         startup=startup,
+        startup_shared=startup_shared,
     )
     return region, sections
 

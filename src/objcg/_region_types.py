@@ -232,6 +232,7 @@ class Region(NamedTuple):
 
     `tasks` are None unless they were asked for. `startup` is what was resident (bytes) when objcg
     was enabled, and `rss` what is now: None of a process that does not run, which has no memory.
+    Of each, the other two are files that are mapped (libraries) and shared memory.
     """
 
     pid: int
@@ -248,6 +249,8 @@ class Region(NamedTuple):
     path: str | None = None
     startup: int = 0
     rss: int | None = None
+    startup_shared: int = 0
+    rss_shared: int | None = None
 
     @property
     def exited(self) -> bool:
@@ -291,6 +294,14 @@ class Region(NamedTuple):
         calloc() that is read only, an array that is filled later.
         """
         return None if self.rss is None else self.rss - self.startup - self.charged
+
+    @property
+    def shared(self) -> int | None:
+        """Bytes of `unaccounted` that are mapped files (libraries, mostly) and shared memory.
+
+        The system has them once, however many processes map them.
+        """
+        return None if self.rss_shared is None else self.rss_shared - self.startup_shared
 
     def tree(self) -> list[GroupInfo]:
         """Return the groups with each before those below it, and the largest first of siblings."""
@@ -339,6 +350,7 @@ class Region(NamedTuple):
             "startup": self.startup,
             "charged": self.charged,
             "unaccounted": self.unaccounted,
+            "shared": self.shared,
         }
         if self.tasks is not None:
             parsed["tasks"] = [task.to_json() for task in self.tasks]
