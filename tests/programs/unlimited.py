@@ -49,7 +49,11 @@ def drive(path):
     holder = Holder(path)
     try:
         with objcg.group(path):
-            while not stopped.is_set():
+            # not "while not stopped.is_set()": CPython 3.13 leaves the jump back of such a loop out of
+            # its exception table, and what is raised there passes "with" and "except" by
+            while True:
+                if stopped.is_set():
+                    break
                 holder.step()
                 time.sleep(0)
     except MemoryError as error:
@@ -60,7 +64,9 @@ async def drive_async(path):
     holder = Holder(path)
     try:
         with objcg.group(path):
-            while not stopped.is_set():
+            while True:
+                if stopped.is_set():
+                    break
                 holder.step()
                 await asyncio.sleep(0)
     except MemoryError as error:
