@@ -96,7 +96,12 @@ def test_the_offender_gets_its_error_in_a_program_that_never_set_a_limit(
         assert (result.returncode, result.stderr) == (0, "")
         stdout, stderr = child.communicate(timeout=ENOUGH)
     assert stderr == ""
-    assert stdout.splitlines() == [f"MemoryLimitExceeded /a {1 << 20}", "0"]
+    error, drift = stdout.splitlines()
+    assert drift == "0"
+    # An event loop on another thread gives up the GIL in its selector, where nothing is raised: its
+    # tasks may come to the ceiling first.
+    if where != "asyncio-in-a-thread" or error != "MemoryError":
+        assert error == f"MemoryLimitExceeded /a {1 << 20}"
 
 
 def test_a_limit_above_all_groups_stops_one_of_them(folder: Path) -> None:
