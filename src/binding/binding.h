@@ -271,8 +271,11 @@ extern PyMethodDef tree_methods[];
 
 /* --- py_limits.c --------------------------------------------------------- */
 
-/* Acts on what a charge met. From hooks: takes no lock of CPython's but the pending calls'. */
-void limits_notice(const struct charge_result *result, int may_wait);
+/*
+ * Acts on what a charge met. From hooks: takes no lock of CPython's but the pending calls'.
+ * `has_gil`: the caller has the GIL for certain, and may be made to wait a little.
+ */
+void limits_notice(const struct charge_result *result, int has_gil);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
 extern _Atomic int limits_armed;
@@ -283,12 +286,23 @@ extern PyMethodDef limits_methods[];
 
 /* Wakes the reclaimer, if it runs. From anywhere. */
 void reclaimer_wake(void);
+/* Starts it, for limits that another process has set. From hooks with the GIL. */
+void reclaimer_start_from_hook(void);
 int reclaimer_is_running(void);
 void reclaimer_set_service(PyObject *service);
 void reclaimer_after_fork_child(void);
 /* Whether somebody waits for a group's last task to end. */
 extern int reclaimer_watch_empty;
 extern PyMethodDef reclaimer_methods[];
+
+/* --- py_hooks.c: for the reclaimer ----------------------------------------- */
+
+/*
+ * What the calling thread takes in the raw domain is charged where there is room,
+ * and given all the same where there is none: CPython ends the process if memory
+ * for a thread state is refused.
+ */
+void hooks_never_refuse_this_thread(void);
 
 /* --- py_run.c ------------------------------------------------------------ */
 

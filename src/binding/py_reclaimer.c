@@ -18,7 +18,9 @@
 int reclaimer_watch_empty;
 
 static PyObject *service_handler;
-static int running;
+static _Atomic int running;
+static _Atomic int starting;
+static _Atomic int may_start; /* from the first policy to the process's end */
 static sem_t wakeups;
 static sem_t ready; /* posted for good once is_ready is set: a turnstile */
 static _Atomic int is_ready;
@@ -29,7 +31,7 @@ static _Atomic int64_t period_ns; /* 0: it sleeps until it is woken */
 
 void reclaimer_wake(void)
 {
-	if (running && !xchg_acq_rel(&wake_posted, 1))
+	if (load_acquire(&running) && !xchg_acq_rel(&wake_posted, 1))
 		sem_post(&wakeups);
 }
 
@@ -74,14 +76,18 @@ static void reclaimer_sleep(void)
  * One thread state for the thread's life.  CPython ends the process if memory
  * for one is refused, as it may be once root is over its limit: that is when
  * the reclaimer is needed.  So it is made before start_reclaimer() returns, and
- * with that before there is a limit.
+ * with that before there is a limit; and no limit is one for what this thread
+ * takes itself.
  */
 static void *reclaimer_main(void *unused)
 {
-	PyGILState_STATE state = PyGILState_Ensure();
+	PyGILState_STATE state;
 	PyThreadState *tstate;
 
 	(void)unused;
+	/* Started from a hook it begins when the limit is there already. */
+	hooks_never_refuse_this_thread();
+	state = PyGILState_Ensure();
 	store_release(&is_ready, 1);
 	sem_post(&ready);
 	for (;;) {
@@ -123,21 +129,22 @@ static void wait_until_ready(void)
 	PyEval_RestoreThread(tstate);
 }
 
-static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
+/* Returns 0 or -errno. The GIL is held, of whichever interpreter. */
+static int start(void)
 {
 	sigset_t all;
 	sigset_t before;
 	int err;
 
-	(void)module;
-	(void)unused;
-	if (running) {
-		wait_until_ready();
-		Py_RETURN_NONE;
-	}
+	/* Interpreters with a GIL of their own: one of them starts it. */
+	if (load_acquire(&running) || xchg_acq_rel(&starting, 1))
+		return 0;
 	store_relaxed(&is_ready, 0);
-	if (sem_init(&wakeups, 0, 0) < 0 || sem_init(&ready, 0, 0) < 0)
-		return PyErr_SetFromErrno(PyExc_OSError);
+	if (sem_init(&wakeups, 0, 0) < 0 || sem_init(&ready, 0, 0) < 0) {
+		err = errno;
+		store_release(&starting, 0);
+		return -err;
+	}
 	store_relaxed(&reclaimer_stop, 0);
 	store_relaxed(&wake_posted, 0);
 	/* Signals are for the program's own threads. */
@@ -145,22 +152,55 @@ static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	err = pthread_create(&reclaimer, NULL, reclaimer_main, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	/* After the semaphore is there: code without the GIL posts it, see reclaimer_wake(). */
+	store_release(&running, !err);
+	store_release(&starting, 0);
+	return -err;
+}
+
+static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
+{
+	int err;
+
+	(void)module;
+	(void)unused;
+	/* Not running and no error: another interpreter is just about it. */
+	do
+		err = start();
+	while (!err && !load_acquire(&running));
 	if (err)
-		return raise_errno(-err);
-	running = 1;
+		return raise_errno(err);
 	wait_until_ready();
 	Py_RETURN_NONE;
+}
+
+/*
+ * A limit that another process has set starts no reclaimer there, so whoever
+ * first goes over it does, in the middle of an allocation: making a thread needs
+ * no lock that an allocating thread with the GIL may hold.  A program whose
+ * limits come from within has started it before.  When no thread can be made,
+ * the next allocation over the limit tries again.
+ */
+void reclaimer_start_from_hook(void)
+{
+	int saved_errno = errno;
+
+	if (load_acquire(&may_start))
+		start();
+	errno = saved_errno;
 }
 
 static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	if (running) {
+	/* For good: what is allocated while the interpreter ends must not start it again. */
+	store_release(&may_start, 0);
+	if (load_acquire(&running)) {
 		store_release(&reclaimer_stop, 1);
 		sem_post(&wakeups);
 		Py_BEGIN_ALLOW_THREADS pthread_join(reclaimer, NULL);
-		Py_END_ALLOW_THREADS running = 0;
+		Py_END_ALLOW_THREADS store_release(&running, 0);
 		sem_destroy(&wakeups);
 	}
 	Py_RETURN_NONE;
@@ -168,19 +208,21 @@ static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
 
 int reclaimer_is_running(void)
 {
-	return running;
+	return load_acquire(&running);
 }
 
 void reclaimer_set_service(PyObject *service)
 {
 	Py_INCREF(service);
 	Py_XSETREF(service_handler, service);
+	store_release(&may_start, 1);
 }
 
 /* The child has no reclaimer; the Python side starts one when it has work for it. */
 void reclaimer_after_fork_child(void)
 {
-	running = 0;
+	store_relaxed(&running, 0);
+	store_relaxed(&starting, 0);
 }
 
 /* --- for the policy, in Python (objcg/limits.py, objcg/reclaim.py) ---------- */

@@ -133,5 +133,15 @@ def time_batch_free(batch: CapsuleType, /) -> float: ...
 def time_realloc(which: str, n: int, size: int, growth: str, /) -> float: ...
 def write_at_exit(text: bytes, /) -> None: ...
 
-# another process's region: a writable mapping, and the offset of a task's record in it
+# another process's region: a writable mapping, and the offset of a group's or task's record in it
+# OSError: ENODEV, the group has ended; EAGAIN, its record is being changed
+def set_knobs(
+    region: Buffer,
+    offset: int,
+    uid: int,
+    new_max: int | None,
+    new_high: int | None,
+    new_low: int | None,
+    /,
+) -> None: ...
 def request_move(region: Buffer, offset: int, gen: int, gid: int, group_gen: int, /) -> None: ...

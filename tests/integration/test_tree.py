@@ -86,7 +86,8 @@ def test_json_of_a_running_process(folder: Path) -> None:
 
 def test_the_only_process_need_not_be_named(folder: Path) -> None:
     with serving(folder) as child:
-        assert tree(folder=folder)["pid"] == child.pid
+        (process,) = tree(folder=folder)["processes"]
+    assert process["pid"] == child.pid
 
 
 def test_a_stopped_process_can_be_read(folder: Path) -> None:
