@@ -57,9 +57,9 @@ enum {
 #define ABI_NUMPY_2 0x02000000u
 #define FEATURES_WITH_HANDLERS 0x0fu /* NumPy 1.22 */
 
-/* The one handler whose functions were replaced, and those. */
-static struct data_handler *handler;
+/* The functions that were replaced. */
 static struct data_allocator saved;
+static bool replaced;
 
 /* --- huge pages ---------------------------------------------------------- */
 
@@ -256,13 +256,11 @@ static PyObject *install_numpy(PyObject *module, PyObject *args)
 	}
 	if (!PyCapsule_IsValid(capsule, NULL))
 		return PyUnicode_FromString("its C interface (_ARRAY_API) is not a capsule");
+	if (replaced)
+		Py_RETURN_NONE; /* NumPy's C module is loaded once in a process, and stays */
 	found = find_handler(PyCapsule_GetPointer(capsule, NULL), &why);
 	if (!found)
 		return PyUnicode_FromString(why);
-	if (handler == found)
-		Py_RETURN_NONE; /* NumPy was imported again; its C module stays */
-	if (handler)
-		return PyUnicode_FromString("another NumPy is loaded, whose arrays are charged");
 	if (PyCFunction_Check(hugepage)) {
 		int flags = PyCFunction_GetFlags(hugepage);
 
@@ -272,7 +270,7 @@ static PyObject *install_numpy(PyObject *module, PyObject *args)
 		if (flags == METH_O || flags == METH_NOARGS)
 			madvise_hugepage = PyCFunction_GetFunction(hugepage);
 	}
-	handler = found;
+	replaced = true;
 	saved = found->allocator;
 	replace_functions(&found->allocator);
 	Py_RETURN_NONE;
