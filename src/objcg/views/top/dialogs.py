@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _FRAME = """
     {name} {{ align: center middle; background: $background 60%; }}
-    {name} > * {{
+    {name} > .frame {{
         width: 90%; max-width: 100; height: auto; max-height: 90%;
         border: round $primary; padding: 0 1; background: $surface;
     }}
@@ -50,7 +50,7 @@ class Choose(ModalScreen["T | None"], Generic[T]):
     DEFAULT_CSS = (
         _FRAME.format(name="Choose")
         + """
-    Choose Input { border: none; height: 1; margin: 1 0; padding: 0; }
+    Choose Input, Choose Input:focus { border: none; height: 1; margin: 1 0; padding: 0 1; }
     Choose OptionList { height: auto; max-height: 20; border: none; padding: 0; }
     """
     )
@@ -68,7 +68,7 @@ class Choose(ModalScreen["T | None"], Generic[T]):
 
     def compose(self) -> ComposeResult:
         """Make the widgets."""
-        with Vertical() as frame:
+        with Vertical(classes="frame") as frame:
             yield Input(placeholder="type a part of it; Enter chooses, Escape cancels")
             yield OptionList(markup=False)
             yield Static(id="more", markup=False)
@@ -134,9 +134,9 @@ class AskLimit(ModalScreen["Limit | None"]):
         _FRAME.format(name="AskLimit")
         + """
     AskLimit RadioSet { border: none; width: 100%; padding: 0; margin: 1 0; }
-    AskLimit Input { border: tall $primary; }
-    AskLimit #error { color: $error; }
-    AskLimit #hint { color: $text-muted; }
+    AskLimit Input, AskLimit Input:focus { border: none; height: 1; padding: 0 1; }
+    AskLimit #error { margin-top: 1; color: $error; }
+    AskLimit #hint { margin-top: 1; color: $text-muted; }
     """
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -152,7 +152,7 @@ class AskLimit(ModalScreen["Limit | None"]):
     def compose(self) -> ComposeResult:
         """Make the widgets."""
         now = {"max": self._group.max, "high": self._group.high, "low": self._group.low}
-        with Vertical() as frame:
+        with Vertical(classes="frame") as frame:
             with RadioSet():
                 for knob in steering.KNOBS:
                     value = now[knob]
@@ -215,6 +215,6 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Make the widgets."""
-        with VerticalScroll() as frame:
+        with VerticalScroll(classes="frame") as frame:
             yield Static(self._text, markup=False)
         frame.border_title = "Help"

@@ -246,11 +246,13 @@ class Model:
 
     def _arrange(self) -> None:
         groups = self._sample.region.groups
-        folded = self._wanted.casefold()
-        matches = {group.uid for group in groups if folded in group.path.casefold()}
-        self.matches = len(matches)
+        matches = None
+        if self._wanted:
+            folded = self._wanted.casefold()
+            matches = {group.uid for group in groups if folded in group.path.casefold()}
+        self.matches = len(groups) if matches is None else len(matches)
         if self._is_flat:
-            shown = [group for group in groups if group.uid in matches]
+            shown = [group for group in groups if matches is None or group.uid in matches]
             self._places = [
                 _Place(group, 0, has_children=False, is_match=True) for group in self._sorted(shown)
             ]
@@ -258,8 +260,8 @@ class Model:
             self._places = list(self._tree(groups, matches))
         self._at = {place.group.uid: i for i, place in enumerate(self._places)}
 
-    def _tree(self, groups: list[GroupInfo], matches: set[int]) -> Iterator[_Place]:
-        if len(matches) < len(groups):
+    def _tree(self, groups: list[GroupInfo], matches: set[int] | None) -> Iterator[_Place]:
+        if matches is not None:
             groups = _with_ancestors(groups, matches)
         below: dict[str, list[GroupInfo]] = {}
         for group in groups:
@@ -270,7 +272,8 @@ class Model:
             group, depth = stack.pop()
             # taken out: two records of one path, in a damaged file, must not double what is below
             children = below.pop(group.path, None)
-            yield _Place(group, depth, children is not None, group.uid in matches)
+            is_match = matches is None or group.uid in matches
+            yield _Place(group, depth, children is not None, is_match)
             # what a filter finds is shown wherever it is
             if children is not None and (self._wanted or group.uid not in self._collapsed):
                 stack.extend((child, depth + 1) for child in reversed(self._sorted(children)))
@@ -303,11 +306,11 @@ def _path(group: GroupInfo) -> str:
 
 
 def _with_ancestors(groups: list[GroupInfo], matches: set[int]) -> list[GroupInfo]:
-    kept = {"/"}
+    kept = {"/"} if matches else set()
     for group in groups:
-        path = group.path
         if group.uid not in matches:
             continue
+        path = group.path
         while path not in kept:
             kept.add(path)
             path = path.rpartition("/")[0] or "/"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 _GAP = "  "
-_LABEL = "$text-muted"
+_LABEL = "dim"
 
 _ENDED = {
     State.EXITED: "EXITED: the process has ended; this is its last state, read at {at}",
@@ -46,6 +46,10 @@ class Process(Static):
 
     DEFAULT_CSS = "Process { height: 4; padding: 0 1; }"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = Content()
+
     def show(self, model: Model, interval: float, *, paused: bool) -> None:
         """Show what a sample says of the process, and what the view is set to."""
         sample = model.sample
@@ -60,12 +64,16 @@ class Process(Static):
             (sample.state.value, "bold $success" if running else "bold $error"),
             _GAP,
             ("Python ", _LABEL),
-            printable(region.python),
+            printable(region.python.partition(" ")[0]),
             _GAP,
             _clock(sample.at),
             (f", every {interval:g} s", _LABEL),
         )
-        lines = [first, Content(printable(region.command)), _memory(region), _view(model, paused)]
+        # one that has ended has no RSS: where its memory was before is what the user looks for
+        if region.rss is not None or not self._memory:
+            self._memory = _memory(region)
+        command = Content(printable(region.command))
+        lines = [first, command, self._memory, _view(model, paused=paused)]
         # one line each: what is too long is cut off, and moves nothing
         width = max(1, self.size.width)
         self.update(Content("\n").join(line.truncate(width, ellipsis=True) for line in lines))
@@ -84,13 +92,16 @@ def _memory(region: Region) -> Content:
     return _pairs(pairs)
 
 
-def _view(model: Model, paused: bool) -> Content:  # noqa: FBT001
+def _view(model: Model, *, paused: bool) -> Content:
     groups, near, full = model.tally
     parts: list[str | tuple[str, str]] = [f"{groups:,} group{'s' * (groups != 1)}"]
     if full:
         parts += [_GAP, (f"{full:,} at the limit", "bold $error")]
     if near:
         parts += [_GAP, (f"{near:,} near it", "bold $warning")]
+    parts += [_GAP, ("sorted by ", _LABEL), model.sort.value]
+    if model.is_reversed:
+        parts += [", inverted"]
     if model.wanted:
         parts += [_GAP, (f"filter {printable(model.wanted)!r}: {model.matches:,} match", "bold")]
     if model.is_flat:

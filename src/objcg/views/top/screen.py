@@ -41,7 +41,7 @@ class ProcessScreen(Screen[None]):
     """The groups of one process."""
 
     CSS = """
-    #filter { height: 1; border: none; padding: 0 1; background: $primary 30%; }
+    #filter, #filter:focus { height: 1; border: none; padding: 0 1; background: $primary-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "app.quit", "Quit"),
@@ -128,6 +128,9 @@ class ProcessScreen(Screen[None]):
 
     def show(self) -> None:
         """Draw all anew."""
+        # a sample may come while the screen is being closed, and its widgets are gone
+        if not self.query(Details):
+            return
         groups = self.query_one(Groups)
         groups.refresh_rows()
         self.query_one(Process).show(self.model, self.interval, paused=self.paused)

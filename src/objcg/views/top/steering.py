@@ -17,9 +17,14 @@ KNOBS = ("max", "high", "low")
 def parse(knob: str, text: str) -> int | None:
     """Return the bytes that `text` stands for; None: no limit. Raises ValueError."""
     what = f"memory.{knob}"
-    if knob == "low":
-        return _sizes.parse_bytes(text, what)
-    return _sizes.parse_limit(text, what)
+    try:
+        if knob == "low":
+            return _sizes.parse_bytes(text, what)
+        return _sizes.parse_limit(text, what)
+    except ValueError as error:
+        # what programs may pass besides cannot be typed
+        wrong, _, accepted = str(error).partition("; ")
+        raise ValueError(f"{wrong}; {accepted.replace(' or None', '')}") from None
 
 
 def set_limit(found: Region, group: GroupInfo, knob: str, value: int | None) -> Outcome:

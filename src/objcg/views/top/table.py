@@ -94,7 +94,7 @@ class Groups(ScrollView, can_focus=True):
     Groups { height: 1fr; padding: 0 1; scrollbar-size-horizontal: 0; scrollbar-size-vertical: 1; }
     Groups .groups--text { color: $text; }
     Groups .groups--dim { color: $text-muted; }
-    Groups .groups--cursor { background: $primary 40%; }
+    Groups .groups--cursor { background: $primary-muted; }
     Groups .groups--trough { background: $panel; }
     Groups .groups--fine { color: $success; }
     Groups .groups--near { color: $warning; text-style: bold; }
@@ -241,7 +241,7 @@ class Groups(ScrollView, can_focus=True):
                 self._collapse(row, collapsed=not row.is_collapsed)
 
     def _collapse(self, row: Row, *, collapsed: bool) -> None:
-        self.model.collapse(row.group.uid, collapsed)
+        self.model.collapse(row.group.uid, collapsed=collapsed)
         self.refresh_rows()
         self.show_cursor()
 
