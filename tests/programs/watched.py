@@ -1,8 +1,8 @@
 """Does in its groups what the lines on standard input say; each is answered by one.
 
-"grow PATH BYTES" holds more memory there, and says whether it could; "group NAME" makes /NAME, given
-as Python writes it; "work" has the thread "worker", in /a, allocate, and says whom that is charged
-to; "drift" prints that of the audit.
+"grow PATH BYTES" holds more memory there, and says whether it could; "group NAME" makes /NAME,
+given as Python writes it; "work" has the thread "worker", in /a, allocate, and says whom that is
+charged to; "drift" prints that of the audit.
 """
 
 import ast
