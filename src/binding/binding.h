@@ -241,8 +241,11 @@ extern PyMethodDef tree_methods[];
 
 /* --- py_limits.c --------------------------------------------------------- */
 
-/* Acts on what a charge met. From hooks: takes no lock of CPython's but the pending calls'. */
-void limits_notice(const struct charge_result *result, int may_wait);
+/*
+ * Acts on what a charge met. From hooks: takes no lock of CPython's but the pending calls'.
+ * `has_gil`: the caller has the GIL for certain, and may be made to wait a little.
+ */
+void limits_notice(const struct charge_result *result, int has_gil);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
 extern _Atomic int limits_armed;
@@ -253,6 +256,8 @@ extern PyMethodDef limits_methods[];
 
 /* Wakes the reclaimer, if it runs. From anywhere. */
 void reclaimer_wake(void);
+/* Starts it, for limits that another process has set. From hooks with the GIL. */
+void reclaimer_start_from_hook(void);
 int reclaimer_is_running(void);
 void reclaimer_set_service(PyObject *service);
 void reclaimer_after_fork_child(void);

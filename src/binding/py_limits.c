@@ -253,11 +253,16 @@ static void wait_for_reclaimer(struct mem_cgroup *memcg)
 	}
 }
 
-void limits_notice(const struct charge_result *result, int may_wait)
+void limits_notice(const struct charge_result *result, int has_gil)
 {
 	struct mem_cgroup *memcg;
 	int wake = 0;
 
+	/* Before anything is flagged, and also for what was flagged when nobody could look. */
+	if (unlikely(!reclaimer_is_running()) && has_gil) {
+		reclaimer_start_from_hook();
+		wake = 1;
+	}
 	if (result->refused)
 		wake = 1;
 	if (result->over) {
@@ -274,7 +279,7 @@ void limits_notice(const struct charge_result *result, int may_wait)
 				memcg_event(memcg, EVENT_MAX);
 				waits_left = WAITS;
 				wake = 1;
-			} else if (may_wait) {
+			} else if (has_gil) {
 				wait_for_reclaimer(memcg);
 			}
 		}

@@ -5,6 +5,8 @@
  */
 #include "binding.h"
 
+#include "knobs.h"
+
 /* `size` bytes at `offset` of a writable buffer, or NULL with an exception. */
 static void *record_in(const Py_buffer *view, Py_ssize_t offset, size_t size)
 {
@@ -40,7 +42,46 @@ static PyObject *request_move(PyObject *module, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+/* None: leave it as it is. */
+static int convert_knob(PyObject *value, void *result)
+{
+	int64_t *knob = result;
+
+	*knob = KNOB_KEEP;
+	if (value == Py_None)
+		return 1;
+	*knob = PyLong_AsLongLong(value);
+	if (*knob < 0 && !PyErr_Occurred())
+		PyErr_Format(PyExc_ValueError, "a size cannot be negative: %R", value);
+	return !PyErr_Occurred();
+}
+
+static PyObject *set_knobs(PyObject *module, PyObject *args)
+{
+	unsigned long long uid;
+	struct mem_cgroup *memcg;
+	struct knobs knobs;
+	Py_ssize_t offset;
+	Py_buffer view;
+	int err = 0;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "w*nKO&O&O&", &view, &offset, &uid, convert_knob, &knobs.max,
+			      convert_knob, &knobs.high, convert_knob, &knobs.low))
+		return NULL;
+	memcg = record_in(&view, offset, sizeof(*memcg));
+	if (memcg)
+		err = memcg_set_knobs_from_outside(memcg, uid, &knobs);
+	PyBuffer_Release(&view);
+	if (!memcg)
+		return NULL;
+	if (err)
+		return raise_errno(err);
+	Py_RETURN_NONE;
+}
+
 PyMethodDef outside_methods[] = {
+	{"set_knobs", set_knobs, METH_VARARGS, NULL},
 	{"request_move", request_move, METH_VARARGS, NULL},
 	{NULL, NULL, 0, NULL},
 };

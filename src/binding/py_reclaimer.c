@@ -16,7 +16,9 @@
 int reclaimer_watch_empty;
 
 static PyObject *service_handler;
-static int running;
+static _Atomic int running;
+static _Atomic int starting;
+static _Atomic int may_start; /* from the first policy to the process's end */
 static sem_t wakeups;
 static pthread_t reclaimer;
 static _Atomic int reclaimer_stop;
@@ -24,7 +26,7 @@ static _Atomic int wake_posted;
 
 void reclaimer_wake(void)
 {
-	if (running && !xchg_acq_rel(&wake_posted, 1))
+	if (load_acquire(&running) && !xchg_acq_rel(&wake_posted, 1))
 		sem_post(&wakeups);
 }
 
@@ -52,18 +54,21 @@ static void *reclaimer_main(void *unused)
 	}
 }
 
-static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
+/* Returns 0 or -errno. The GIL is held, of whichever interpreter. */
+static int start(void)
 {
 	sigset_t all;
 	sigset_t before;
 	int err;
 
-	(void)module;
-	(void)unused;
-	if (running)
-		Py_RETURN_NONE;
-	if (sem_init(&wakeups, 0, 0) < 0)
-		return PyErr_SetFromErrno(PyExc_OSError);
+	/* Interpreters with a GIL of their own: one of them starts it. */
+	if (load_acquire(&running) || xchg_acq_rel(&starting, 1))
+		return 0;
+	if (sem_init(&wakeups, 0, 0) < 0) {
+		err = errno;
+		store_release(&starting, 0);
+		return -err;
+	}
 	store_relaxed(&reclaimer_stop, 0);
 	store_relaxed(&wake_posted, 0);
 	/* Signals are for the program's own threads. */
@@ -71,21 +76,51 @@ static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	err = pthread_create(&reclaimer, NULL, reclaimer_main, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	/* After the semaphore is there: code without the GIL posts it, see reclaimer_wake(). */
+	store_release(&running, !err);
+	store_release(&starting, 0);
+	return -err;
+}
+
+static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
+{
+	int err = start();
+
+	(void)module;
+	(void)unused;
 	if (err)
-		return raise_errno(-err);
-	running = 1;
+		return raise_errno(err);
 	Py_RETURN_NONE;
+}
+
+/*
+ * A limit that another process has set starts no reclaimer there, so whoever
+ * first goes over it does, in the middle of an allocation: neither thread creation nor what
+ * it allocates (by the C library, not through a hook of ours) needs a lock that an
+ * allocating thread with the GIL may hold.  A program whose limits come from within has
+ * started it before.  When no thread can be made, the next allocation over the
+ * limit tries again.
+ */
+void reclaimer_start_from_hook(void)
+{
+	int saved_errno = errno;
+
+	if (load_acquire(&may_start))
+		start();
+	errno = saved_errno;
 }
 
 static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	if (running) {
+	/* For good: what is allocated while the interpreter ends must not start it again. */
+	store_release(&may_start, 0);
+	if (load_acquire(&running)) {
 		store_release(&reclaimer_stop, 1);
 		sem_post(&wakeups);
 		Py_BEGIN_ALLOW_THREADS pthread_join(reclaimer, NULL);
-		Py_END_ALLOW_THREADS running = 0;
+		Py_END_ALLOW_THREADS store_release(&running, 0);
 		sem_destroy(&wakeups);
 	}
 	Py_RETURN_NONE;
@@ -93,19 +128,21 @@ static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
 
 int reclaimer_is_running(void)
 {
-	return running;
+	return load_acquire(&running);
 }
 
 void reclaimer_set_service(PyObject *service)
 {
 	Py_INCREF(service);
 	Py_XSETREF(service_handler, service);
+	store_release(&may_start, 1);
 }
 
 /* The child has no reclaimer; the Python side starts one when it has work for it. */
 void reclaimer_after_fork_child(void)
 {
-	running = 0;
+	store_relaxed(&running, 0);
+	store_relaxed(&starting, 0);
 }
 
 /* --- for the policy, in Python (objcg/limits.py, objcg/reclaim.py) ---------- */

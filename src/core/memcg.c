@@ -173,6 +173,7 @@ int memcg_create(struct mem_cgroup *parent, const char *name, size_t name_len,
 
 	if (name_len == 0 || name_len > NAME_BYTES_MAX)
 		return -EINVAL;
+	region_touch();
 	tree_lock();
 	objcg_reap();
 	if (load_relaxed(&parent->state) != MEMCG_ONLINE)
@@ -199,6 +200,7 @@ int memcg_remove(struct mem_cgroup *memcg, bool force)
 	struct obj_cgroup *objcg;
 	int err = 0;
 
+	region_touch();
 	tree_lock();
 	/* A task that was asked to leave, and did not charge since, does not keep it busy. */
 	task_serve_requests_locked();

@@ -42,6 +42,12 @@ void region_fork_prepare(void);
 void region_fork_parent(void);
 void region_fork_child(void);
 
+/*
+ * Notes the time, for readers of a process that hangs or is dead.  On slow paths
+ * only: it costs a call of the vDSO, and a store once in a tick of the clock.
+ */
+void region_touch(void);
+
 /* RLIMIT_AS in bytes; SIZE_MAX without one. */
 size_t address_space_limit(void);
 

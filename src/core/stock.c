@@ -148,6 +148,7 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 		add_single_writer(&stock->bytes, -bytes);
 		goto charged;
 	}
+	region_touch();
 	if (bytes <= batch && obj_cgroup_try_charge(objcg, batch, BOUND_MAX, result)) {
 		add_single_writer(&stock->bytes, batch - bytes);
 		goto charged;
@@ -233,6 +234,7 @@ void uncharge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t siz
 
 	section_enter(cpu);
 	if (unlikely(is_over_max(objcg))) {
+		region_touch();
 		obj_cgroup_stat(objcg, domain, -bytes, -blocks);
 		obj_cgroup_uncharge(objcg, bytes);
 		section_exit(cpu);
@@ -242,7 +244,11 @@ void uncharge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t siz
 	stock_count(stock, domain, -bytes, -blocks);
 	if (load_relaxed(&stock->bytes) + bytes <= STOCK_MAX) {
 		add_single_writer(&stock->bytes, bytes);
-	} else if (bytes >= STOCK_BATCH_MAX) {
+		section_exit(cpu);
+		return;
+	}
+	region_touch();
+	if (bytes >= STOCK_BATCH_MAX) {
 		obj_cgroup_uncharge(objcg, bytes);
 	} else {
 		add_single_writer(&stock->bytes, bytes);

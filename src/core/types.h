@@ -86,7 +86,7 @@ struct region_header {
 	_Atomic uint32_t flags;
 	uint32_t reserved;
 	struct section_header sections[NR_SECTIONS];
-	_Atomic uint64_t updated_ns;
+	_Atomic uint64_t updated_ns; /* when a counter or the tree last changed: region_touch() */
 	_Atomic uint64_t requests; /* how many other processes have made: see task_request_move() */
 	uint64_t startup;	   /* bytes resident at enable(): the interpreter and its modules */
 	uint8_t spare[40];

@@ -88,14 +88,19 @@ GROUP = Record(
         "low": (88, "q"),
         "peak": (96, "q"),
         "blocks": (104, "q"),
-        # the first, "object", is not counted: it is what the others leave of the usage
-        "stat": (112, "6q"),
-        "events": (160, "5Q"),
+        # 6q and 5Q, unpacked when they are looked at
+        "stat": (112, "48s"),
+        "events": (160, "40s"),
         "seq": (208, "I"),
         "name_len": (212, "I"),
-        "name": (256, "256s"),
     },
 )
+
+# Of the stat, the first, "object", is not counted: it is what the others leave of the usage.
+GROUP_STAT = struct.Struct("<6q")
+# 256 bytes, most of them not used: a reader takes name_len of them.
+GROUP_NAME = 256
+GROUP_EVENTS = struct.Struct("<5Q")
 
 OBJCG = Record(64, {"state": (0, "I"), "gid": (4, "I")})
 
@@ -122,8 +127,9 @@ CPU = Record(64 + STOCKS * 64, {"state": (0, "I")})
 STOCK = Record(64, {"key": (0, "I"), "bytes": (8, "q"), "blocks": (16, "q"), "stat": (24, "5q")})
 STOCKS_OFFSET = 64
 
-# In the order of the header.
+# In the order of the header, with what a writer has room for.
 SECTIONS = (GROUP, OBJCG, TASK, CPU)
+CAPACITIES = (1 << 20, 1 << 21, 1 << 20, 1024)
 SECTION_GROUP = 0
 SECTION_TASK = 2
 SECTION_HEADER = struct.Struct("<QIIII")

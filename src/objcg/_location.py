@@ -20,6 +20,8 @@ KEPT = 32
 PRUNING = 32
 
 _SUFFIX = ".region"
+# Of the region's header: where updated_ns is. (`_layout` needs a module that programs need not.)
+_UPDATED = 192
 # The most digits of a PID, and of a start time.
 _PID_DIGITS = 10
 _TIME_DIGITS = 20
@@ -94,6 +96,22 @@ def _check(folder: str) -> None:
         raise PermissionError(errno.EPERM, msg)
 
 
+def check_file(fd: int) -> None:
+    """Raise OSError unless `fd`, opened by O_PATH, is a file that may be a region.
+
+    Only its owner and root may look into a process, whatever the mode of its file has become.
+    """
+    info = os.fstat(fd)
+    if stat.S_ISLNK(info.st_mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed")
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    user = os.geteuid()
+    if user not in {0, info.st_uid}:
+        msg = f"it belongs to user {info.st_uid}: only that user and root may look into the process"
+        raise PermissionError(errno.EACCES, msg)
+
+
 def new_file() -> str:
     """Return the path for this process's region file, which does not exist; prune the folder.
 
@@ -147,7 +165,7 @@ def prune(folder: str, kept: int = KEPT) -> None:
     for file in found:
         if not is_running(file):
             try:
-                dead.append((os.lstat(file.path).st_mtime_ns, file.path))
+                dead.append((_updated(file.path), file.path))
             except OSError:
                 pass
     dead.sort(reverse=True)
@@ -156,6 +174,16 @@ def prune(folder: str, kept: int = KEPT) -> None:
             os.unlink(path)
         except OSError:  # noqa: PERF203  # few are
             pass
+
+
+def _updated(path: str) -> tuple[int, int]:
+    """Return when a process wrote to its region last, and made it (ns). Raises OSError."""
+    # the time of the file is that of its making: the kernel does not see who writes to memory
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return int.from_bytes(os.pread(fd, 8, _UPDATED), "little"), os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
 
 
 def is_running(file: RegionFile) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Protocol
@@ -13,10 +14,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-# Records read at a time: bounds the memory a reader needs for a file that is all zeros.
-_CHUNK = 2048
-# More records than any writer has room for.
-_MOST_RECORDS = 1 << 22
+# Records read at a time: little enough that memory for them is not mapped anew each time.
+_CHUNK = 240
 
 
 class RegionError(Exception):
@@ -28,6 +27,10 @@ class Source(Protocol):
 
     def read(self, offset: int, size: int) -> bytes: ...
 
+    def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield (start, end) of what is not a hole, which reads as zeros."""
+        ...
+
 
 class BufferSource:
     def __init__(self, data: Buffer) -> None:
@@ -36,6 +39,9 @@ class BufferSource:
 
     def read(self, offset: int, size: int) -> bytes:
         return self._view[offset : offset + size].tobytes()
+
+    def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        yield start, end
 
 
 class FileSource:
@@ -58,19 +64,37 @@ class FileSource:
             data += more
         return data
 
+    def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield what the file system has stored.
+
+        A region is sparse, of nearly a gigabyte; whatever its header claims to be in use, no more
+        is read than somebody has paid for.
+        """
+        while start < end:
+            try:
+                start = os.lseek(self._fd, start, os.SEEK_DATA)
+                hole = os.lseek(self._fd, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return  # nothing but a hole up to the end
+                hole = end  # a file system that does not know
+            if start < end:
+                yield start, min(hole, end)
+            start = hole
+
 
 class Section:
-    """The records of one kind."""
+    """The records of one kind; `most` is how many of them a writer has room for."""
 
     def __init__(
-        self, source: Source, name: str, record: _layout.Record, place: tuple[int, ...]
+        self, source: Source, name: str, record: _layout.Record, most: int, place: tuple[int, ...]
     ) -> None:
         offset, record_size, capacity, used, _ = place
         if record_size != record.size:
             msg = f"{name} records have {record_size} bytes; layout version 1 has {record.size}"
             raise RegionError(msg)
-        if used > capacity or used > _MOST_RECORDS:
-            msg = f"{used} {name} records are in use, but there is room for {capacity}"
+        if used > capacity or used > most:
+            msg = f"{used} {name} records are in use, but there is room for {min(capacity, most)}"
             raise RegionError(msg)
         if offset < _layout.HEADER.size or offset + used * record_size > source.size:
             msg = f"the {name} records at {offset} are outside of the file's {source.size} bytes"
@@ -91,6 +115,17 @@ class Section:
         return data
 
     def chunks(self) -> Iterator[tuple[int, int]]:
-        """Yield (index, count) of pieces of the section that are small enough to read at once."""
-        for index in range(0, self.used, _CHUNK):
-            yield index, min(_CHUNK, self.used - index)
+        """Yield (index, count) of pieces that are small enough to read at once.
+
+        What lies in a hole of the file is left out: those records are all zeros, and of nothing.
+        """
+        size = self.record.size
+        done = 0
+        end = self._offset + self.used * size
+        for start, stop in self._source.extents(self._offset, end):
+            index = max(done, (start - self._offset) // size)
+            done = min(self.used, -((self._offset - stop) // size))
+            while index < done:
+                count = min(_CHUNK, done - index)
+                yield index, count
+                index += count

@@ -1,15 +1,17 @@
-"""Steer another process through its region: what `objcg move` does.
+"""Steer another process through its region: what `objcg move` and `objcg set` do.
 
 Assumes: the region was read a moment ago (`region.read`), by a user who may write to it. Between
 that reading and now groups and tasks may have ended, and their records may be other ones'.
 
 Guarantees: what is asked for is asked of the task and group that were meant, or of none. The
-process serves a request itself; nothing here waits for it longer than it says.
+process serves a request for a move itself; nothing here waits for it longer than it says. A limit
+is there at once, for whatever is charged next, also in a process that is stopped.
 """
 
 from __future__ import annotations
 
 import enum
+import errno
 import mmap
 import os
 import struct
@@ -17,12 +19,15 @@ import time
 from typing import TYPE_CHECKING
 
 from . import _core, _layout
-from .region import RegionError
+from .region import RegionError, open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .region import GroupInfo, Region, TaskInfo
 
-_PAUSE = 0.002  # seconds between two looks at whether a request was served
+_PAUSE = 0.002  # seconds between two looks at whether a request was served, or can be made
+_ATTEMPTS = 25
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -67,22 +72,58 @@ def move(found: Region, task: TaskInfo, group: GroupInfo, wait: float = 1.0) -> 
         return Outcome.DONE if gid == group.id else Outcome.GONE
 
 
+def set_knobs(found: Region, group: GroupInfo, knobs: Mapping[str, int | None]) -> bool:
+    """Set memory.max, high, low of `group`: `knobs` maps a name to bytes, or None for unset.
+
+    Return whether it was done; not, if the group has ended. Then nothing was changed. Each knob is
+    one store: who charges meanwhile may meet some of them new and some old.
+
+    Raises RegionError when the region is not that of a running process, cannot be written, or was
+    changed so that the record is not there.
+    """
+    values: dict[str, int | None] = {"max": None, "high": None, "low": None}
+    for knob, value in knobs.items():
+        unset = 0 if knob == "low" else _layout.NO_LIMIT
+        values[knob] = unset if value is None else value
+    with _mapping(found) as data:
+        at = _record(data, _layout.SECTION_GROUP, group.id)
+        for _ in range(_ATTEMPTS):
+            try:
+                _core.set_knobs(data, at, group.uid, values["max"], values["high"], values["low"])
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return False
+            else:
+                return True
+            time.sleep(_PAUSE)
+    # it was stopped, or killed, in the middle of removing it
+    return False
+
+
 def _mapping(found: Region) -> mmap.mmap:
+    """Map the region of a running process, to write to it."""
     if found.path is None or not found.alive:
         msg = f"process {found.pid} has ended: nothing in it can be changed"
         raise RegionError(msg)
+    fd = open_file(found.path, os.O_RDWR)
     try:
-        fd = os.open(found.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        msg = f"{found.path}: {error.strerror}"
-        raise RegionError(msg) from error
-    try:
-        return mmap.mmap(fd, 0)
+        data = mmap.mmap(fd, 0)
     except (OSError, ValueError) as error:
         msg = f"{found.path}: {error}"
         raise RegionError(msg) from error
     finally:
         os.close(fd)
+    # The name may be another file's by now; this is what we shall write to.
+    pid, start = (_layout.HEADER.fields[field][0] for field in ("pid", "start_time"))
+    if (
+        len(data) < _layout.HEADER.size
+        or data[: len(_layout.MAGIC)] != _layout.MAGIC
+        or (_read(data, _U32, pid), _read(data, _U64, start)) != (found.pid, found.start_time)
+    ):
+        data.close()
+        msg = f"{found.path}: it is not the region of process {found.pid} any more"
+        raise RegionError(msg)
+    return data
 
 
 def _record(data: mmap.mmap, section: int, index: int) -> int:

@@ -117,6 +117,20 @@ def test_only_names_of_regions_are_listed(tmp_path):
     assert list(_location.files(str(tmp_path / "none"))) == []
 
 
+def test_files_are_kept_by_when_their_process_charged_last(tmp_path):
+    folder = tmp_path / "regions"
+    folder.mkdir(mode=0o700)
+    for age in range(8):
+        path = folder / f"{4_000_000 + age}-1.region"
+        path.write_bytes(bytes(192) + (1000 + age).to_bytes(8, "little"))
+        os.utime(path, (1000 - age, 1000 - age))
+    _location.prune(str(folder), kept=2)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "4000006-1.region",
+        "4000007-1.region",
+    ]
+
+
 def test_the_newest_files_of_dead_processes_are_kept(tmp_path):
     folder = tmp_path / "regions"
     folder.mkdir(mode=0o700)

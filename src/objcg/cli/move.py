@@ -9,13 +9,13 @@ from objcg import _layout, _paths, outside
 from objcg.region import RegionError
 
 from .parser import CliError, WrongUse
-from .process import read_process
+from .process import find_group, read_process
 from .table import printable
 
 if TYPE_CHECKING:
     import argparse
 
-    from objcg.region import GroupInfo, Region, TaskInfo
+    from objcg.region import Region, TaskInfo
 
 # How many tasks an error message names.
 _NAMED = 5
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             "objcg.enable(migration=False)"
         )
         raise CliError(msg)
-    group = _group(found, path)
+    group = find_group(found, path)
     task = _task(found, options.task)
     try:
         outcome = outside.move(found, task, group)
@@ -52,14 +52,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"task {task.id} ({printable(task.name)}) will be in {path} when it allocates next")
     return 0
-
-
-def _group(found: Region, path: str) -> GroupInfo:
-    for group in found.groups:
-        if group.path == path:
-            return group
-    msg = f"process {found.pid} has no group {path} (see 'objcg tree {found.pid}')"
-    raise CliError(msg)
 
 
 def _task(found: Region, wanted: str) -> TaskInfo:

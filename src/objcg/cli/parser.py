@@ -125,7 +125,10 @@ def build_parser() -> argparse.ArgumentParser:
         "tree",
         help="show the groups of a running process, largest first",
         description="Show the groups of a process, largest first. Without PID or FILE: of every "
-        "running process of this user that has objcg on.",
+        "running process of this user that has objcg on, and groups of the same path added up, as "
+        "those of a server's worker processes.",
+        epilog="--json prints the object of one process; without PID or FILE an object with "
+        '"processes", a list of such, and "sum", the groups of the same path added up.',
         allow_abbrev=False,
     )
     tree.add_argument(
@@ -137,7 +140,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="show what the memory of each group is made of, too: bytes by allocation domain",
     )
     tree.add_argument("--tasks", action="store_true", help="show the tasks, too")
-    tree.add_argument("--json", action="store_true", help="print JSON, one line for each process")
+    tree.add_argument("--json", action="store_true", help="print JSON, in one line")
+
+    ps = verbs.add_parser(
+        "ps",
+        help="list the processes that have objcg on",
+        description="List this user's processes that have objcg on: what is resident, what is "
+        "charged, how many groups and tasks there are, and what happened at limits.",
+        allow_abbrev=False,
+    )
+    ps.add_argument(
+        "-a", "--all", action="store_true", help="those that were killed and left their file, too"
+    )
+    ps.add_argument("--json", action="store_true", help="print JSON, in one line")
 
     top = verbs.add_parser(
         "top",
@@ -173,6 +188,44 @@ def build_parser() -> argparse.ArgumentParser:
     )
     move.add_argument("path", metavar="PATH", help="the group, which must exist")
     move.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+    set_ = verbs.add_parser(
+        "set",
+        help="set limits of a group of a running process",
+        description="Set memory.max, memory.high or memory.low of a group of a running process, "
+        "from outside; several at once. The process is not asked: what it charges next meets the "
+        "new limit, and a task over memory.max gets its error, as if the program had set it. "
+        + _SIZES,
+        epilog='For example: objcg set 4711 /tenants/acme max=512M high=400M. "max=max" removes a '
+        'limit, "low=0" the protection. Nothing is set unless all can be.',
+        allow_abbrev=False,
+    )
+    set_.add_argument("process", metavar="PID", help="a process of this user")
+    set_.add_argument("path", metavar="PATH", help="the group, which must exist")
+    set_.add_argument(
+        "knobs", metavar="KNOB=SIZE", nargs="+", help="max=SIZE, high=SIZE or low=SIZE"
+    )
+    set_.add_argument("--json", action="store_true", help="print what was set as JSON")
+
+    autopsy = verbs.add_parser(
+        "autopsy",
+        help="show the last state of a process that was killed",
+        description="Show the last state of a process that was killed: what each group held, which "
+        "of them were over a limit, and when anything was charged last. Without PID or FILE: of the "
+        "process of this user that died last.",
+        epilog="A process that exits by itself leaves nothing. Of those that were killed, the last "
+        "32 are kept.",
+        allow_abbrev=False,
+    )
+    autopsy.add_argument(
+        "process", metavar="PID | FILE", nargs="?", help="a dead process, or the file that it left"
+    )
+    autopsy.add_argument(
+        "--stat",
+        action="store_true",
+        help="show what the memory of each group was made of, too: bytes by allocation domain",
+    )
+    autopsy.add_argument("--json", action="store_true", help="print JSON, in one line")
 
     bench = verbs.add_parser(
         "bench",

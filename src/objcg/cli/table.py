@@ -42,7 +42,7 @@ def table(region: Region) -> list[str]:
     """Return the lines of the table: the tree indented, the largest first of siblings."""
     last = len(_HEADINGS) - 1
     # names and events to the left, numbers to the right
-    return _aligned([_HEADINGS, *(_row(group) for group in region.tree())], left={0, last})
+    return aligned([_HEADINGS, *(_row(group) for group in region.tree())], left={0, last})
 
 
 def stat_table(region: Region) -> list[str]:
@@ -51,7 +51,7 @@ def stat_table(region: Region) -> list[str]:
     names = list(groups[0].stat)
     rows = [
         (
-            _indented(group.path),
+            indented(group.path),
             *(
                 str(value) if name in _COUNTS else format_size(value)
                 for name, value in group.stat.items()
@@ -59,7 +59,7 @@ def stat_table(region: Region) -> list[str]:
         )
         for group in groups
     ]
-    return ["", *_aligned([("group", *(name.split("_")[0] for name in names)), *rows], left={0})]
+    return ["", *aligned([("group", *(name.split("_")[0] for name in names)), *rows], left={0})]
 
 
 def task_table(region: Region) -> list[str]:
@@ -70,10 +70,16 @@ def task_table(region: Region) -> list[str]:
         (str(task.id), printable(task.name), printable(task.group))
         for task in sorted(region.tasks, key=lambda task: (task.group, task.id))
     ]
-    return ["", *_aligned([("task", "name", "group"), *rows], left={1, 2})]
+    return ["", *aligned([("task", "name", "group"), *rows], left={1, 2})]
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], left: set[int]) -> list[str]:
+def counts(events: dict[str, int]) -> str:
+    """Return the events that happened, for people."""
+    return ", ".join(f"{event} {count}" for event, count in events.items() if count)
+
+
+def aligned(rows: Sequence[tuple[str, ...]], left: set[int]) -> list[str]:
+    """Return the lines of a table; the columns in `left` are aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -87,17 +93,18 @@ def _aligned(rows: Sequence[tuple[str, ...]], left: set[int]) -> list[str]:
 
 def _row(group: GroupInfo) -> tuple[str, ...]:
     return (
-        _indented(group.path),
+        indented(group.path),
         format_size(group.current),
         format_size(group.peak),
         _limit(group.max),
         _limit(group.high),
         str(group.tasks),
-        ", ".join(f"{event} {count}" for event, count in group.events.items() if count),
+        counts(group.events),
     )
 
 
-def _indented(path: str) -> str:
+def indented(path: str) -> str:
+    """Return the last part of a path, indented by its depth."""
     if path == "/":
         return path
     depth = path.count("/")

@@ -1,48 +1,43 @@
-"""``objcg tree``: the groups of a process, from its region file."""
+"""``objcg tree``: the groups of a process, from its region file, or of all of this user's."""
 
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
-from objcg import region
-
 from .parser import CliError
-from .process import read_process
+from .process import read_all_live, read_process
+from .sums import add_up, sum_table
 from .table import heading, stat_table, table, task_table
 
 if TYPE_CHECKING:
     import argparse
 
+    from objcg.region import Region
+
 
 def run(options: argparse.Namespace) -> int:
     """Print the tree that was asked for; return the exit status."""
-    tasks = options.tasks
-    if options.process is None:
-        regions = _all_live(tasks=tasks)
-    else:
-        regions = [read_process(options.process, tasks=tasks)]
-    for i, found in enumerate(regions):
-        if options.json:
-            print(json.dumps(found.to_json()))
-        else:
-            stat = stat_table(found) if options.stat else []
-            lines = [heading(found), *table(found), *stat, *task_table(found)]
-            print("\n" * (i > 0) + "\n".join(lines))
-    return 0
-
-
-def _all_live(*, tasks: bool) -> list[region.Region]:
-    regions = []
-    for path in region.find_live():
-        try:
-            regions.append(region.read(path, tasks=tasks))
-        except region.RegionError as error:  # noqa: PERF203  # a process may end at any time
-            # no file: the process ended meanwhile, and took it with it
-            if os.path.exists(path):
-                raise CliError(str(error)) from error
+    if options.process is not None:
+        found = read_process(options.process, tasks=options.tasks)
+        print(json.dumps(found.to_json()) if options.json else _text(found, options))
+        return 0
+    regions = read_all_live(tasks=options.tasks)
     if not regions:
         msg = "no process of this user runs with objcg on"
         raise CliError(msg)
-    return regions
+    if options.json:
+        processes = [found.to_json() for found in regions]
+        sums = [each.to_json() for each in add_up(regions)]
+        print(json.dumps({"processes": processes, "sum": sums}))
+        return 0
+    texts = [_text(found, options) for found in regions]
+    if len(regions) > 1:
+        texts.append("\n".join([f"all {len(regions)} processes", *sum_table(add_up(regions))]))
+    print("\n\n".join(texts))
+    return 0
+
+
+def _text(found: Region, options: argparse.Namespace) -> str:
+    stat = stat_table(found) if options.stat else []
+    return "\n".join([heading(found), *table(found), *stat, *task_table(found)])

@@ -240,7 +240,7 @@ class ProcessScreen(Screen[None]):
     async def _set_limit(self, group: GroupInfo, limit: Limit) -> None:
         found = self._watch.latest.region
         try:
-            outcome = await asyncio.to_thread(
+            done = await asyncio.to_thread(
                 steering.set_limit, found, group, limit.knob, limit.value
             )
         except RegionError as error:
@@ -248,7 +248,7 @@ class ProcessScreen(Screen[None]):
             return
         value = "max" if limit.value is None else columns.size(limit.value)
         what = f"memory.{limit.knob} of {group.path}"
-        if outcome is Outcome.GONE:
+        if not done:
             self._tell(f"{what} was not set: the group has ended", failed=True)
         else:
             self._tell(f"{what} is {value}")

@@ -27,9 +27,12 @@ def parse(knob: str, text: str) -> int | None:
         raise ValueError(f"{wrong}; {accepted.replace(' or None', '')}") from None
 
 
-def set_limit(found: Region, group: GroupInfo, knob: str, value: int | None) -> Outcome:
-    """Set a knob of a group. Raises RegionError: the process has ended, or is not ours."""
-    raise NotImplementedError
+def set_limit(found: Region, group: GroupInfo, knob: str, value: int | None) -> bool:
+    """Set a knob of a group; False: the group has ended.
+
+    Raises RegionError: the process has ended, or is not ours.
+    """
+    return outside.set_knobs(found, group, {knob: value})
 
 
 def check_moves(found: Region) -> None:

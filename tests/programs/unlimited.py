@@ -1,0 +1,96 @@
+"""Tasks that hold up to 2 MiB each, and set no limit; run until one is stopped from outside.
+
+The argument says where the tasks of /a and /b run: "main" (/a alone), "thread", "asyncio",
+"asyncio-in-a-thread", or "forked" (/a on a thread of a child).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+
+import objcg
+
+HELD = 2 << 20
+BLOCK = 500
+
+objcg.enable()
+stopped = threading.Event()
+
+
+class Holder:
+    """Fills and empties its group, a block in each step."""
+
+    def __init__(self, path):
+        self.path = path
+        self.held = []
+
+    def step(self):
+        self.held.append(bytes(BLOCK))
+        if len(self.held) * BLOCK > HELD:
+            self.held.clear()
+
+    def report(self, error):
+        self.held.clear()
+        stopped.set()
+        print(type(error).__name__, error.group.path, error.limit, flush=True)
+
+
+def drive(path):
+    holder = Holder(path)
+    try:
+        with objcg.group(path):
+            while not stopped.is_set():
+                holder.step()
+                time.sleep(0)
+    except MemoryError as error:
+        holder.report(error)
+
+
+async def drive_async(path):
+    holder = Holder(path)
+    try:
+        with objcg.group(path):
+            while not stopped.is_set():
+                holder.step()
+                await asyncio.sleep(0)
+    except MemoryError as error:
+        holder.report(error)
+
+
+async def drive_both():
+    await asyncio.gather(drive_async("/a"), drive_async("/b"))
+
+
+def on_threads(paths):
+    threads = [threading.Thread(target=drive, args=(path,)) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def main(where):
+    if where == "forked" and (child := os.fork()):
+        os.waitpid(child, 0)
+        return
+    objcg.group("/a")
+    objcg.group("/b")
+    print(os.getpid(), flush=True)
+    if where == "main":
+        drive("/a")
+    elif where in {"thread", "forked"}:
+        on_threads(["/a", "/b"])
+    elif where == "asyncio":
+        asyncio.run(drive_both())
+    else:
+        thread = threading.Thread(target=lambda: asyncio.run(drive_both()))
+        thread.start()
+        thread.join()
+    print(objcg.audit().drift, flush=True)
+
+
+main(sys.argv[1])
