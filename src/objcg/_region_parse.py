@@ -117,7 +117,9 @@ def parse_header(source: Source) -> tuple[Region, list[Section]]:
     if command_len > len(command):
         msg = f"its command line claims {command_len} bytes"
         raise RegionError(msg)
-    kinds = zip(("group", "objcg", "task", "cpu"), _layout.SECTIONS, _layout.CAPACITIES, strict=True)
+    kinds = zip(
+        ("group", "objcg", "task", "cpu"), _layout.SECTIONS, _layout.CAPACITIES, strict=True
+    )
     sections = [
         Section(source, name, record, most, tuple(places[5 * i : 5 * i + 5]))
         for i, (name, record, most) in enumerate(kinds)
@@ -275,9 +277,7 @@ def _paths(records: Records, names: dict[int, bytes]) -> tuple[dict[int, str], l
     return paths, lost
 
 
-def _paths_in_order(
-    records: Records, names: dict[int, bytes]
-) -> tuple[dict[int, str], list[int]]:
+def _paths_in_order(records: Records, names: dict[int, bytes]) -> tuple[dict[int, str], list[int]]:
     # root's is "" here, for the paths of its children
     paths = {1: ""} if 1 in records else {}
     lost: list[int] = []
@@ -344,9 +344,7 @@ def _stocks(cpus: Section, objcgs: Section) -> dict[int, list[int]]:
     return by_group
 
 
-def _take_off_stocks(
-    stocks: dict[int, list[int]], records: Records, paths: dict[int, str]
-) -> None:
+def _take_off_stocks(stocks: dict[int, list[int]], records: Records, paths: dict[int, str]) -> None:
     """Correct the groups, and all above them, by what is in stock: it is charged, but not used."""
     if not stocks:
         return

@@ -195,9 +195,8 @@ def test_the_share_of_a_limit_of_0_is_shown():
 
 
 def test_events_are_counted_since_the_view_began_and_in_all(model):
-    after = [
-        each._replace(event_counts=(0, 0, 5, 0, 1)) if each.path == "/a" else each for each in TREE
-    ]
+    later = group("/a", events=(0, 0, 5, 0, 1))
+    after = [later if each.path == "/a" else each for each in TREE]
     model.update(sample(*after, group("/new", events=(0, 1, 0, 0, 0))))
     row = model.row(model.index(hash("/a")))
     assert (row.since, row.total) == (4, 6)
@@ -303,7 +302,7 @@ def test_what_matters_most_stays_longest():
 
 
 def test_numbers_that_no_column_has_room_for_are_cut():
-    huge = group("/", 2**63 - 1, events=(2**63, 2**63, 2**63, 2**63, 2**63))
+    huge = group("/", 2**63 - 1, events=(2**63,) * 5)
     model = Model(sample(huge))
     for column in COLUMNS:
         assert len(columns.cell(column, model.row(0))) == column.width

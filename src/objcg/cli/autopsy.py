@@ -128,12 +128,12 @@ def _age(found: Region) -> float:
     return max(0.0, (time.time_ns() - found.updated_ns) / 1e9)
 
 
-def _summary(
-    found: Region, state: str, over: list[Over], own: list[tuple[str, int]]
-) -> list[str]:
+def _summary(found: Region, state: str, over: list[Over], own: list[tuple[str, int]]) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.updated_ns / 1e9))
     ran = max(0, found.updated_ns - found.created_ns) / 1e9
-    lines = [f"{_STATES[state]}; last charge {when}, {_ago(_age(found))} ago, {_ago(ran)} after start"]
+    lines = [
+        f"{_STATES[state]}; last charge {when}, {_ago(_age(found))} ago, {_ago(ran)} after start"
+    ]
     for each in over[:_NAMED]:
         happened = counts(each.group.events)
         lines.append(

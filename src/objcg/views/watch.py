@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from objcg import region
+from objcg import _region_types, region
 
 if TYPE_CHECKING:
     from objcg.region import GroupInfo, Region
@@ -101,8 +101,8 @@ def _changes(before: list[GroupInfo], after: list[GroupInfo], seconds: float) ->
         old = known.get(group.uid)
         if old is None:
             continue
-        same = group.event_counts == old.event_counts
-        # of many groups nearly all are at rest
+        same = group.record[_region_types.EVENTS] == old.record[_region_types.EVENTS]
+        # of many groups nearly all are at rest: not even their events are unpacked
         if same and group.current == old.current:
             continue
         events = {} if same else _events(old, group)

@@ -10,8 +10,6 @@ import enum
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from objcg import _layout
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
@@ -23,8 +21,6 @@ NEAR = 0.8
 """The share of its limit from which a group is near it."""
 FULL = 0.995
 """From which it is at it: what is shown as 100 %. A group that is stopped is some bytes below."""
-
-_NO_EVENTS = (0,) * len(_layout.EVENTS)
 
 
 class Level(enum.IntEnum):
@@ -108,8 +104,10 @@ class Model:
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
-        # by uid, as it is for all that is kept: ids are used again
-        self._first = {group.uid: group.event_counts for group in sample.region.groups}
+        # by uid, as it is for all that is kept: ids are used again; None: the group is newer
+        self._first: dict[int, GroupInfo | None] = {
+            group.uid: group for group in sample.region.groups
+        }
         self._collapsed: set[int] = set()
         self._sort = Sort.CURRENT
         self._is_reversed = False
@@ -131,8 +129,7 @@ class Model:
         """Show another sample of the same process."""
         self._sample = sample
         groups = sample.region.groups
-        # one that is new began after the view did
-        self._first = {group.uid: self._first.get(group.uid, _NO_EVENTS) for group in groups}
+        self._first = {uid: self._first.get(uid) for uid in (group.uid for group in groups)}
         self._collapsed.intersection_update(self._first)
         self._count()
         self._arrange()
@@ -204,6 +201,7 @@ class Model:
     def row(self, index: int) -> Row:
         """Return a row."""
         group, depth, has_children, is_match = self._places[index]
+        since, total = self._events_key(group)
         return Row(
             group=group,
             depth=depth,
@@ -211,14 +209,15 @@ class Model:
             is_collapsed=has_children and not self._wanted and group.uid in self._collapsed,
             is_match=is_match,
             rate=self._sample.change(group).rate,
-            since=sum(group.event_counts) - sum(self._first[group.uid]),
-            total=sum(group.event_counts),
+            since=since,
+            total=total,
         )
 
     def events_since(self, group: GroupInfo) -> dict[str, int]:
         """Return how often each thing has happened in a group since the view began."""
-        counts = zip(group.event_counts, self._first[group.uid], strict=True)
-        return dict(zip(group.events, (now - first for now, first in counts), strict=True))
+        first = self._first[group.uid]
+        before = {} if first is None else first.events
+        return {event: count - before.get(event, 0) for event, count in group.events.items()}
 
     def index(self, uid: int) -> int | None:
         """Return where a group is shown; None: it is not."""
@@ -297,8 +296,9 @@ class Model:
         }[self._sort]
 
     def _events_key(self, group: GroupInfo) -> tuple[int, int]:
-        total = sum(group.event_counts)
-        return total - sum(self._first[group.uid]), total
+        total = sum(group.events.values())
+        first = self._first[group.uid]
+        return total - (0 if first is None else sum(first.events.values())), total
 
 
 def _path(group: GroupInfo) -> str:
