@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-INTERVAL = 0.1
+INTERVAL = 0.25
 PATIENCE = 60
 """Seconds after which what was expected on the screen is taken not to come."""
 

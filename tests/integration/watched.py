@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from objcg import region
@@ -52,4 +52,9 @@ def watching() -> Iterator[Watched]:
             assert program("drift") == "0"
     finally:
         program.process.kill()
-        program.process.communicate()
+        program.process.wait()
+        for stream in (program.process.stdin, program.process.stdout):
+            assert stream is not None
+            # an order that nobody read any more
+            with suppress(BrokenPipeError):
+                stream.close()
