@@ -265,6 +265,15 @@ void reclaimer_after_fork_child(void);
 extern int reclaimer_watch_empty;
 extern PyMethodDef reclaimer_methods[];
 
+/* --- py_hooks.c: for the reclaimer ----------------------------------------- */
+
+/*
+ * What the calling thread takes in the raw domain is charged where there is room,
+ * and given all the same where there is none: CPython ends the process if memory
+ * for a thread state is refused.
+ */
+void hooks_never_refuse_this_thread(void);
+
 /* --- py_run.c ------------------------------------------------------------ */
 
 extern PyMethodDef run_methods[];

@@ -4,9 +4,13 @@ A writer makes a group's `seq` odd, changes name, parent or state, and makes it 
 are single words that change at any time. So each piece is read twice: what is identity in a record
 is right if it was the same in both, and `seq` even and the same too. (Then no change was complete
 between the first `seq` and the second. One that was complete before is seen by all of the second
-reading, one that began later by nothing of the first; and they are equal.) A group's uid is never
-another's, and a child's is above its parent's: so a parent's record that became another group's is
-noticed, and no chain of parents is endless.
+reading, one that began later by nothing of the first; and they are equal.)
+
+A group's uid is never another's, and higher than those of all that were made before it. Of each
+parent the uid is read once more after the child was: if it is lower than the child's, that record
+is still the parent's, which had to be there as long as the child was; had it become another group's
+meanwhile, the uid would be higher. So no path is made of groups of two moments, and no chain of
+parents is endless.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ _group_info = functools.partial(tuple.__new__, GroupInfo)
 
 _SIZE = _layout.GROUP.size
 _SEQ = _layout.GROUP.fields["seq"][0]
+_UID = _layout.GROUP.fields["uid"][0]
 _NAME = _layout.GROUP_NAME
 # What is identity of a group's record: [from, to) of its bytes.
 _IDENTITY = ((0, 16), (40, 48), (_SEQ, _SEQ + 8), (_NAME, _SIZE))
@@ -104,7 +109,7 @@ def parse_header(source: Source) -> tuple[Region, list[Section]]:
     (_, version, header_size, file_size, pid, uid, start, boot, created, flags, *rest) = (
         _layout.HEADER.unpack(data)
     )
-    places, (updated, startup, python, command_len, command) = rest[:20], rest[20:]
+    places, (updated, startup, startup_shared, python, command_len, command) = rest[:20], rest[20:]
     if version != _layout.VERSION or header_size != _layout.HEADER.size:
         msg = (
             f"it has layout version {version} (header of {header_size} bytes); this objcg reads "
@@ -136,6 +141,7 @@ def parse_header(source: Source) -> tuple[Region, list[Section]]:
         flags=flags,
         python=_text(python),
         startup=startup,
+        startup_shared=startup_shared,
     )
     return region, sections
 
@@ -145,6 +151,7 @@ class _GroupReader:
 
     def __init__(self, groups: Section) -> None:
         self.names: dict[int, bytes] = {}
+        self.uids: dict[int, int] = {}  # read last
         self._groups = groups
         self._pauses = _MOST_PAUSES
         self._repairs = _MOST_REPAIRS
@@ -172,11 +179,17 @@ class _GroupReader:
             for index in _torn(once, data):
                 self._read_again(first + index, records)
         records.pop(0, None)
+        for first, count in self._groups.chunks():
+            uids = memoryview(self._groups.read(first, count)).cast("Q")[_UID // 8 :: _SIZE // 8]
+            self.uids.update(zip(range(first, first + count), uids.tolist(), strict=True))
         return records
 
     def repair(self, gid: int, records: Records) -> None:
-        """Read one that makes no sense beside the others again. Raises RegionError: too many."""
-        if not 0 < gid < self._groups.used:
+        """Read one that makes no sense beside the others again; a parent after its child.
+
+        Raises RegionError: too many of them.
+        """
+        if not 0 < gid < self._groups.capacity:
             return
         self._repairs -= 1
         if self._repairs < 0:
@@ -190,6 +203,7 @@ class _GroupReader:
         if data is not None:
             record = _layout.GROUP.unpack(data)
             _check(gid, record)
+            self.uids[gid] = record[UID]
             self.names[gid] = data[_NAME : _NAME + record[NAME_LEN]]
             if record[STATE] == _layout.STATE_ONLINE:
                 records[gid] = record
@@ -231,53 +245,75 @@ def _torn(once: bytes, again: bytes) -> list[int]:
     """Return the indexes of records whose identity may be mixed of two moments, in `again`."""
     torn = [index for index, seq in enumerate(_words(again, "seq")) if seq & 1]
     if once != again:
-        for at in range(0, len(again), _SIZE):
-            if once[at : at + _SIZE] != again[at : at + _SIZE] and any(
+        torn.extend(
+            at // _SIZE
+            for at in range(0, len(again), _SIZE)
+            if once[at : at + _SIZE] != again[at : at + _SIZE]
+            and any(
                 once[at + start : at + end] != again[at + start : at + end]
                 for start, end in _IDENTITY
-            ):
-                torn.append(at // _SIZE)
+            )
+        )
     return torn
 
 
 def _repaired_paths(reader: _GroupReader, records: Records) -> dict[int, str]:
     """Return the path of each group, parents first.
 
-    Groups are made and removed while we read: one whose parent is not there, or younger than it, is
-    read again, and the parent too. Raises _Inconsistent when that does not help.
+    Groups are made and removed while we read. One whose parent is not there, or younger than it, is
+    read again, and the parent too; and so is the older of two with one path, which had to go before
+    the other could come. Raises _Inconsistent when that does not help.
     """
     for attempt in range(_ATTEMPTS):
-        paths, lost = _paths(records, reader.names)
-        if not lost or attempt == _ATTEMPTS - 1:
+        paths, lost = _paths(records, reader)
+        twins = _older_twins(paths, records)
+        if not (lost or twins) or attempt == _ATTEMPTS - 1:
             break
         for gid in lost:
             parent = records[gid][PARENT] if gid in records else 0
             reader.repair(gid, records)
             reader.repair(parent, records)
+        for gid in twins:
+            reader.repair(gid, records)
     root = records.get(1)
     if root is None or root[PARENT] != 0:
         msg = "it has no root group"
         raise _Inconsistent(msg)
     if lost:
         # the eldest of those that are lost together: its parent is the one that is wrong
-        gid, parent = lost[0], records[lost[0]][PARENT] if lost[0] in records else 0
+        gid, parent = lost[0], records[lost[0]][PARENT]
         what = "is no older: it would be its own parent" if parent in records else "is not in use"
         msg = f"the parent of group record {gid} is {parent}, which {what}"
+        raise _Inconsistent(msg)
+    if twins:
+        msg = f"group record {twins[0]} has the path of another, {paths[twins[0]]!r}"
         raise _Inconsistent(msg)
     return paths
 
 
-def _paths(records: Records, names: dict[int, bytes]) -> tuple[dict[int, str], list[int]]:
+def _older_twins(paths: dict[int, str], records: Records) -> list[int]:
+    if len(set(paths.values())) == len(paths):
+        return []
+    youngest: dict[str, int] = {}
+    for gid, path in paths.items():
+        other = youngest.get(path)
+        if other is None or records[gid][UID] > records[other][UID]:
+            youngest[path] = gid
+    return [gid for gid, path in paths.items() if youngest[path] != gid]
+
+
+def _paths(records: Records, reader: _GroupReader) -> tuple[dict[int, str], list[int]]:
     """Return the paths of groups, parents first, and those groups for which there is none."""
-    paths, lost = _paths_in_order(records, names)
+    paths, lost = _paths_in_order(records, reader)
     if lost:
         # a record that was used again has a lower number than its parent's may be
         by_age = sorted(records, key=lambda gid: records[gid][UID])
-        paths, lost = _paths_in_order({gid: records[gid] for gid in by_age}, names)
+        paths, lost = _paths_in_order({gid: records[gid] for gid in by_age}, reader)
     return paths, lost
 
 
-def _paths_in_order(records: Records, names: dict[int, bytes]) -> tuple[dict[int, str], list[int]]:
+def _paths_in_order(records: Records, reader: _GroupReader) -> tuple[dict[int, str], list[int]]:
+    names, uids = reader.names, reader.uids
     # root's is "" here, for the paths of its children
     paths = {1: ""} if 1 in records else {}
     lost: list[int] = []
@@ -287,7 +323,7 @@ def _paths_in_order(records: Records, names: dict[int, bytes]) -> tuple[dict[int
         parent = record[PARENT]
         if gid == 1:
             continue
-        if parent not in paths or records[parent][UID] >= record[UID]:
+        if parent not in paths or not records[parent][UID] == uids[parent] < record[UID]:
             lost.append(gid)
             continue
         name = names[gid]
@@ -336,8 +372,8 @@ def _stocks(cpus: Section, objcgs: Section) -> dict[int, list[int]]:
                     _add(by_objcg.setdefault(key >> 1, [0] * 7), amounts)
     by_group: dict[int, list[int]] = {}
     for objcg, amounts in by_objcg.items():
-        if objcg >= objcgs.used:
-            msg = f"a stock is of objcg {objcg}, but only {objcgs.used} are in use"
+        if objcg >= objcgs.capacity:
+            msg = f"a stock is of objcg {objcg}, but there is room for {objcgs.capacity} only"
             raise RegionError(msg)
         _, gid = _layout.OBJCG.unpack(objcgs.read(objcg))
         _add(by_group.setdefault(gid, [0] * 7), amounts)

@@ -103,7 +103,8 @@ class Section:
         self._offset = offset
         self._name = name
         self.record = record
-        self.used = used
+        self.used = used  # when the header was read: there may be more by now
+        self.capacity = min(capacity, most)
 
     def read(self, index: int, count: int = 1) -> bytes:
         """Return the bytes of `count` records from `index` on."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import json
+from json.encoder import encode_basestring_ascii as _quoted
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _layout, _location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 # Where the fields of a group's record are that _layout.GROUP.struct unpacks.
 (
@@ -41,7 +47,7 @@ class GroupInfo(_Group):
 
     __slots__ = ()
 
-    def __new__(
+    def __new__(  # noqa: PYI034  # nothing is derived from it
         cls,
         path: str,
         id: int,  # noqa: A002  # the field's name
@@ -166,6 +172,46 @@ class GroupInfo(_Group):
             "stat": self.stat,
         }
 
+    def to_json_text(self) -> str:
+        """Return what json.dumps() makes of `to_json()`, in a third of the time."""
+        record = self.record
+        usage, peak = record[USAGE], record[PEAK]
+        domains = record[STAT]
+        if isinstance(domains, bytes):
+            domains = _layout.GROUP_STAT.unpack(domains)
+        objects = usage - sum(domains) + domains[0]
+        return (
+            _GROUP_TEXT
+            % (
+                _quoted(self.path),
+                self.id,
+                record[UID],
+                "true" if record[STATE] == _layout.STATE_ONLINE else "false",
+                record[TASKS],
+                usage,
+                peak if peak > usage else usage,  # noqa: FURB136  # ten thousand times
+                "null" if record[MAX] == _layout.NO_LIMIT else record[MAX],
+                "null" if record[HIGH] == _layout.NO_LIMIT else record[HIGH],
+                record[LOW] or "null",
+                *_layout.GROUP_EVENTS.unpack(record[EVENTS]),
+                objects if objects > 0 else 0,  # noqa: FURB136
+                *domains[1:],
+                record[BLOCKS],
+                record[DYING],
+            )
+        )
+
+
+def _text_of(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}": %s' for name in names)
+
+
+_GROUP_TEXT = "{%s, %s, %s}" % (  # noqa: UP031  # of a text that is such a format itself
+    _text_of(["path", "id", "uid", "online", "tasks", "current", "peak", "max", "high", "low"]),
+    f'"events": {{{_text_of(_layout.EVENTS)}}}',
+    f'"stat": {{{_text_of(_layout.STATS)}}}',
+)
+
 
 class TaskInfo(NamedTuple):
     """A task as its record has it; `record` is its number, `gid` the group's."""
@@ -186,6 +232,7 @@ class Region(NamedTuple):
 
     `tasks` are None unless they were asked for. `startup` is what was resident (bytes) when objcg
     was enabled, and `rss` what is now: None of a process that does not run, which has no memory.
+    Of each, the other two are files that are mapped (libraries) and shared memory.
     """
 
     pid: int
@@ -202,6 +249,8 @@ class Region(NamedTuple):
     path: str | None = None
     startup: int = 0
     rss: int | None = None
+    startup_shared: int = 0
+    rss_shared: int | None = None
 
     @property
     def exited(self) -> bool:
@@ -246,6 +295,14 @@ class Region(NamedTuple):
         """
         return None if self.rss is None else self.rss - self.startup - self.charged
 
+    @property
+    def shared(self) -> int | None:
+        """Bytes of `unaccounted` that are mapped files (libraries, mostly) and shared memory.
+
+        The system has them once, however many processes map them.
+        """
+        return None if self.rss_shared is None else self.rss_shared - self.startup_shared
+
     def tree(self) -> list[GroupInfo]:
         """Return the groups with each before those below it, and the largest first of siblings."""
         by_parent: dict[str, list[tuple[int, str, GroupInfo]]] = {}
@@ -274,7 +331,17 @@ class Region(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the region as ``objcg tree --json`` prints it."""
-        json: dict[str, Any] = {
+        parsed = self._to_json()
+        parsed["groups"] = [group.to_json() for group in self.tree()]
+        return parsed
+
+    def to_json_text(self, more: Mapping[str, object] = MappingProxyType({})) -> str:
+        """Return what json.dumps() makes of `to_json()`, and `more`."""
+        groups = ", ".join([group.to_json_text() for group in self.tree()])
+        return f'{json.dumps({**self._to_json(), **more})[:-1]}, "groups": [{groups}]}}'
+
+    def _to_json(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = {
             "pid": self.pid,
             "command": self.command,
             "alive": self.alive,
@@ -283,11 +350,11 @@ class Region(NamedTuple):
             "startup": self.startup,
             "charged": self.charged,
             "unaccounted": self.unaccounted,
-            "groups": [group.to_json() for group in self.tree()],
+            "shared": self.shared,
         }
         if self.tasks is not None:
-            json["tasks"] = [task.to_json() for task in self.tasks]
-        return json
+            parsed["tasks"] = [task.to_json() for task in self.tasks]
+        return parsed
 
 
 def boot_id() -> str:

@@ -57,10 +57,12 @@ def read(path: str, *, tasks: bool = False) -> Region:
     with _opened(path) as fd:
         region = parse_source(FileSource(fd), tasks=tasks)
         # right after the counters: they are compared
-        rss = _location.resident(region.pid)
+        resident = _location.resident(region.pid)
     region = region._replace(path=os.path.abspath(path))
     # not before: the number may be another process's by now
-    return region._replace(rss=rss) if rss is not None and region.alive else region
+    if resident is None or not region.alive:
+        return region
+    return region._replace(rss=resident[0], rss_shared=resident[1])
 
 
 def read_header(path: str) -> Region:

@@ -86,7 +86,8 @@ def test_json_of_a_running_process(folder: Path) -> None:
 
 def test_the_only_process_need_not_be_named(folder: Path) -> None:
     with serving(folder) as child:
-        assert tree(folder=folder)["pid"] == child.pid
+        (process,) = tree(folder=folder)["processes"]
+    assert process["pid"] == child.pid
 
 
 def test_a_stopped_process_can_be_read(folder: Path) -> None:
@@ -153,6 +154,8 @@ def test_unaccounted_is_what_objcg_does_not_see(folder: Path) -> None:
     common = nothing["unaccounted"]
     assert abs(common) < 8 << 20
     assert abs(mapped["unaccounted"] - common - UNSEEN) < 1 << 20
+    # private memory, all of it
+    assert abs(mapped["shared"] - nothing["shared"]) < 1 << 20
     # bytes(n) is a calloc(), and of that size a fresh mapping: charged, but no page of it is there
     assert abs(untouched["unaccounted"] - common + UNSEEN) < 1 << 20
 

@@ -1,7 +1,8 @@
 """Tasks that hold up to 2 MiB each, and set no limit; run until one is stopped from outside.
 
 The argument says where the tasks of /a and /b run: "main" (/a alone), "thread", "asyncio",
-"asyncio-in-a-thread", or "forked" (/a on a thread of a child).
+"asyncio-in-a-thread", or "forked" (on threads of a child). With a second argument, /a has so many
+MiB besides, which it does not give back before it is stopped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ BLOCK = 500
 
 objcg.enable()
 stopped = threading.Event()
+ballast = []
 
 
 class Holder:
@@ -35,8 +37,12 @@ class Holder:
 
     def report(self, error):
         self.held.clear()
+        ballast.clear()
         stopped.set()
-        print(type(error).__name__, error.group.path, error.limit, flush=True)
+        if isinstance(error, objcg.MemoryLimitExceeded):
+            print(type(error).__name__, error.group.path, error.limit, flush=True)
+        else:
+            print(type(error).__name__, flush=True)
 
 
 def drive(path):
@@ -79,6 +85,8 @@ def main(where):
         return
     objcg.group("/a")
     objcg.group("/b")
+    with objcg.group("/a"):
+        ballast.extend(bytes(1 << 20) for _ in range(int(sys.argv[2]) if sys.argv[2:] else 0))
     print(os.getpid(), flush=True)
     if where == "main":
         drive("/a")

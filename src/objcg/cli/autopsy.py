@@ -7,7 +7,6 @@ when; but counters are in it up to the last one that was changed.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
     own = largest(found)
     if options.json:
         report = {
-            **found.to_json(),
             "state": state,
             "created": found.created_ns / 1e9,
             "updated": found.updated_ns / 1e9,
@@ -69,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             "over": [each.to_json() for each in over],
             "largest": [{"path": path, "own": size} for path, size in own],
         }
-        print(json.dumps(report))
+        print(found.to_json_text(report))
         return 0
     stat = stat_table(found) if options.stat else []
     lines = [heading(found), *_summary(found, state, over, own)]
@@ -118,8 +116,8 @@ def _find(process: str | None) -> Region:
         raise CliError(msg)
     if region.find(int(process)) is not None:
         return read_process(process)
-    error = no_region(process)
-    msg = f"{error}; nor has it left one, which only a process that was killed does"
+    reason = no_region(process)
+    msg = f"{reason}; nor has it left one, which only a process that was killed does"
     raise CliError(msg)
 
 

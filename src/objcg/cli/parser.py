@@ -102,7 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
         "the program's; 2 when it could not be started.",
         allow_abbrev=False,
     )
-    run.add_argument("--max", metavar="SIZE", help="the memory.max of the program's group")
+    run.add_argument(
+        "--max",
+        metavar="SIZE",
+        help="the memory.max of the program's group; 'auto': the whole process, root, may use what "
+        "the container's limit leaves",
+    )
     run.add_argument("--high", metavar="SIZE", help="the memory.high of the program's group")
     run.add_argument(
         "--group",
@@ -211,8 +216,8 @@ def build_parser() -> argparse.ArgumentParser:
         "autopsy",
         help="show the last state of a process that was killed",
         description="Show the last state of a process that was killed: what each group held, which "
-        "of them were over a limit, and when anything was charged last. Without PID or FILE: of the "
-        "process of this user that died last.",
+        "of them were over a limit, and when anything was charged last. Without PID or FILE: of "
+        "that dead process of this user that charged last.",
         epilog="A process that exits by itself leaves nothing. Of those that were killed, the last "
         "32 are kept.",
         allow_abbrev=False,

@@ -40,15 +40,16 @@ def add_up(regions: Iterable[Region]) -> list[Sum]:
     found: dict[str, Sum] = {}
     for region in regions:
         for group in region.groups:
-            other = found.get(group.path)
-            numbers = (1, group.tasks, group.current, group.peak)
-            if other is None:
-                found[group.path] = Sum(group.path, *numbers, group.events, group.stat)
-            else:
-                added = (a + b for a, b in zip(other[1:5], numbers, strict=True))
-                events = _added(other.events, group.events)
-                stat = _added(other.stat, group.stat)
-                found[group.path] = Sum(group.path, *added, events, stat)
+            sofar = found.get(group.path, Sum(group.path, 0, 0, 0, 0, {}, {}))
+            found[group.path] = Sum(
+                path=group.path,
+                processes=sofar.processes + 1,
+                tasks=sofar.tasks + group.tasks,
+                current=sofar.current + group.current,
+                peak=sofar.peak + group.peak,
+                events=_added(sofar.events, group.events),
+                stat=_added(sofar.stat, group.stat),
+            )
     return _in_order(found)
 
 

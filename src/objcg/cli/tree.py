@@ -20,16 +20,16 @@ def run(options: argparse.Namespace) -> int:
     """Print the tree that was asked for; return the exit status."""
     if options.process is not None:
         found = read_process(options.process, tasks=options.tasks)
-        print(json.dumps(found.to_json()) if options.json else _text(found, options))
+        print(found.to_json_text() if options.json else _text(found, options))
         return 0
     regions = read_all_live(tasks=options.tasks)
     if not regions:
         msg = "no process of this user runs with objcg on"
         raise CliError(msg)
     if options.json:
-        processes = [found.to_json() for found in regions]
-        sums = [each.to_json() for each in add_up(regions)]
-        print(json.dumps({"processes": processes, "sum": sums}))
+        processes = ", ".join(found.to_json_text() for found in regions)
+        sums = json.dumps([each.to_json() for each in add_up(regions)])
+        print(f'{{"processes": [{processes}], "sum": {sums}}}')
         return 0
     texts = [_text(found, options) for found in regions]
     if len(regions) > 1:

@@ -89,6 +89,8 @@ def _memory(region: Region) -> Content:
             *pairs,
             ("unaccounted", columns.size(region.unaccounted) + part),
         ]
+        if region.shared is not None:
+            pairs.append(("of it shared", columns.size(region.shared)))
     return _pairs(pairs)
 
 
