@@ -158,6 +158,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     ps.add_argument("--json", action="store_true", help="print JSON, in one line")
 
+    top = verbs.add_parser(
+        "top",
+        help="watch the groups of a running process, full screen, and steer them",
+        description="Watch the groups of a process on the whole terminal, set their limits and "
+        "move tasks; '?' shows the keys. Without PID or FILE: the running process of this user "
+        "that has objcg on; of several, one can be chosen. Needs Textual: "
+        'pip install "objcg[top]"',
+        allow_abbrev=False,
+    )
+    top.add_argument(
+        "process", metavar="PID | FILE", nargs="?", help="a process, or the region file of one"
+    )
+    top.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=1.0,
+        help="how often it is looked at, from 0.1 to 60 (default: 1)",
+    )
+
     move = verbs.add_parser(
         "move",
         help="move a task of a running process to another group",
@@ -222,6 +242,17 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("name", metavar="NAME", nargs="?")
     bench.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 60:
+        msg = f"{text!r} is not a number of seconds from 0.1 to 60"
+        raise argparse.ArgumentTypeError(msg)
+    return seconds
 
 
 class _Version(argparse.Action):

@@ -29,14 +29,20 @@ def no_region(pid: str) -> CliError:
     return CliError(f"no region of process {pid}: it does not run, or not with objcg on")
 
 
-def read_process(process: str, *, tasks: bool = False) -> Region:
-    """Return the region of `process`, a PID or the path of a region file. Raises CliError."""
+def find_process(process: str) -> str:
+    """Return the region file of `process`, a PID or the path of one. Raises CliError."""
     path: str | None = process
     if is_pid(process):
         path = region.find(int(process)) if int(process) <= _LARGEST_PID else None
         if path is None:
             raise no_region(process)
     assert path is not None  # noqa: S101
+    return path
+
+
+def read_process(process: str, *, tasks: bool = False) -> Region:
+    """Return the region of `process`, a PID or the path of a region file. Raises CliError."""
+    path = find_process(process)
     try:
         return region.read(path, tasks=tasks)
     except region.RegionError as error:

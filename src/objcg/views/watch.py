@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from objcg import region
+from objcg import _region_types, region
 
 if TYPE_CHECKING:
     from objcg.region import GroupInfo, Region
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     region: Region
     """Of a process that has ended: what was read last."""
     changes: dict[int, Change]
-    """By a group's `uid`; a group that is new is not in it."""
+    """By a group's `uid`; a group that is new, or is as it was, is not in it."""
 
     def change(self, group: GroupInfo) -> Change:
         """Return what is different in a group of this sample."""
@@ -101,13 +101,20 @@ def _changes(before: list[GroupInfo], after: list[GroupInfo], seconds: float) ->
         old = known.get(group.uid)
         if old is None:
             continue
-        changes[group.uid] = Change(
-            (group.current - old.current) / seconds,
-            {
-                event: count - old.events[event]
-                for event, count in group.events.items()
-                # counters only rise; should the record be another's by now, it is no event
-                if count > old.events[event]
-            },
-        )
+        same = group.record[_region_types.EVENTS] == old.record[_region_types.EVENTS]
+        # of many groups nearly all are at rest: not even their events are unpacked
+        if same and group.current == old.current:
+            continue
+        events = {} if same else _events(old, group)
+        changes[group.uid] = Change((group.current - old.current) / seconds, events)
     return changes
+
+
+def _events(old: GroupInfo, group: GroupInfo) -> dict[str, int]:
+    before = old.events
+    return {
+        event: count - before[event]
+        for event, count in group.events.items()
+        # counters only rise; should the record be another's by now, it is no event
+        if count > before[event]
+    }
