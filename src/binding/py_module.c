@@ -71,6 +71,13 @@ static PyObject *start_time(PyObject *module, PyObject *unused)
 	return PyLong_FromUnsignedLongLong(region.header->start_time);
 }
 
+static PyObject *startup(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(region.header ? region.header->startup : 0);
+}
+
 static PyObject *mark_exited(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -267,6 +274,7 @@ static const struct {
 	FIELD("header.flags", region_header, flags),
 	FIELD("header.sections", region_header, sections),
 	FIELD("header.updated_ns", region_header, updated_ns),
+	FIELD("header.startup", region_header, startup),
 	FIELD("header.python", region_header, python),
 	FIELD("header.command_len", region_header, command_len),
 	FIELD("header.command", region_header, command),
@@ -338,6 +346,7 @@ static PyMethodDef methods[] = {
 	{"install", install, METH_VARARGS, NULL},
 	{"region_path", region_path, METH_NOARGS, NULL},
 	{"start_time", start_time, METH_NOARGS, NULL},
+	{"startup", startup, METH_NOARGS, NULL},
 	{"mark_exited", mark_exited, METH_NOARGS, NULL},
 	{"set_native", set_native, METH_O, NULL},
 	{"after_fork_child", after_fork_child, METH_O, NULL},

@@ -79,6 +79,18 @@ static uint64_t process_start_time(void)
 	return p ? strtoull(p, NULL, 10) : 0;
 }
 
+/* Field 2 of /proc/self/statm, in bytes; 0 without /proc. */
+static uint64_t resident_bytes(void)
+{
+	char buf[256];
+	char *p;
+
+	if (read_small_file("/proc/self/statm", buf, sizeof(buf)) < 0)
+		return 0;
+	p = strchr(buf, ' ');
+	return p ? strtoull(p, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
 /* All that differs in a forked child. */
 static void identify_process(struct region_header *header)
 {
@@ -175,6 +187,7 @@ static void set_pointers(void *base, const size_t offsets[NR_SECTIONS])
 
 int region_create(const char *path, const char *command, const char *python)
 {
+	uint64_t startup = resident_bytes(); /* before anything of ours is mapped */
 	size_t offsets[NR_SECTIONS];
 	void *base = MAP_FAILED;
 	struct region_header *header;
@@ -221,6 +234,7 @@ int region_create(const char *path, const char *command, const char *python)
 	header->version = REGION_VERSION;
 	header->header_size = REGION_HEADER_SIZE;
 	header->file_size = region.size;
+	header->startup = startup;
 	identify_process(header);
 	identify_boot(header);
 	snprintf(header->python, sizeof(header->python), "%s", python);

@@ -88,7 +88,8 @@ struct region_header {
 	struct section_header sections[NR_SECTIONS];
 	_Atomic uint64_t updated_ns;
 	_Atomic uint64_t requests; /* how many other processes have made: see task_request_move() */
-	uint8_t spare[48];
+	uint64_t startup;	   /* bytes resident at enable(): the interpreter and its modules */
+	uint8_t spare[40];
 	char python[64];
 	uint32_t command_len;
 	char command[3072];
@@ -207,6 +208,7 @@ struct cpu_record {
 };
 
 _Static_assert(sizeof(struct region_header) <= REGION_HEADER_SIZE, "header");
+_Static_assert(offsetof(struct region_header, startup) == 208, "layout version 1");
 _Static_assert(offsetof(struct region_header, command) == 324, "layout version 1");
 _Static_assert(sizeof(struct mem_cgroup) == 512, "layout version 1");
 _Static_assert(offsetof(struct mem_cgroup, memory) == 64, "layout version 1");

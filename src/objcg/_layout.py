@@ -67,6 +67,7 @@ HEADER = Record(
         # of four sections: offset, record size, capacity, used, padding
         "sections": (96, "QIIIIQIIIIQIIIIQIIII"),
         "updated_ns": (192, "Q"),
+        "startup": (208, "Q"),
         "python": (256, "64s"),
         "command_len": (320, "I"),
         "command": (324, "3072s"),

@@ -179,6 +179,19 @@ def start_time(pid: int) -> int | None:
     return int(fields[19])
 
 
+def resident(pid: int) -> int | None:
+    """Return the resident set of process `pid` in bytes, as ps shows it; None: no such process.
+
+    From statm and not smaps_rollup, which walks all page tables and keeps the process from
+    changing its mappings meanwhile. On Linux 6.2 to 6.16 it may be off by 128 KiB and more a CPU.
+    """
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, IndexError):
+        return None
+
+
 def mapped_files(pid: int) -> list[str] | None:
     """Return the region files that process `pid` has mapped; None when that cannot be seen."""
     try:

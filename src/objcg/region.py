@@ -108,7 +108,8 @@ class TaskInfo(NamedTuple):
 class Region(NamedTuple):
     """What a region file says of its process, and of the groups in it, by rising id.
 
-    `tasks` are None unless they were asked for.
+    `tasks` are None unless they were asked for. `startup` is what was resident (bytes) when objcg
+    was enabled, and `rss` what is now: None of a process that does not run, which has no memory.
     """
 
     pid: int
@@ -123,6 +124,8 @@ class Region(NamedTuple):
     flags: int = 0
     python: str = ""
     path: str | None = None
+    startup: int = 0
+    rss: int | None = None
 
     @property
     def exited(self) -> bool:
@@ -137,6 +140,20 @@ class Region(NamedTuple):
         if self.path is not None:
             return _location.is_running(_location.RegionFile(self.path, self.pid, self.start_time))
         return _location.start_time(self.pid) == self.start_time
+
+    @property
+    def charged(self) -> int:
+        """Bytes charged to root, and so to all groups."""
+        return next((group.current for group in self.groups if group.path == "/"), 0)
+
+    @property
+    def unaccounted(self) -> int | None:
+        """Bytes resident beyond start-up that no group is charged for; None where `rss` is.
+
+        Below 0 where memory is charged that was never written to, and so takes no room: a large
+        calloc() that is read only, an array that is filled later.
+        """
+        return None if self.rss is None else self.rss - self.startup - self.charged
 
     def tree(self) -> list[GroupInfo]:
         """Return the groups with each before those below it, and the largest first of siblings."""
@@ -168,6 +185,10 @@ class Region(NamedTuple):
             "command": self.command,
             "alive": self.alive,
             "python": self.python,
+            "rss": self.rss,
+            "startup": self.startup,
+            "charged": self.charged,
+            "unaccounted": self.unaccounted,
             "groups": [group.to_json() for group in self.tree()],
         }
         if self.tasks is not None:
@@ -195,6 +216,8 @@ def read(path: str, *, tasks: bool = False) -> Region:
         raise RegionError(msg) from error
     try:
         region = _parse(FileSource(fd), tasks=tasks)
+        # right after the counters: they are compared
+        rss = _location.resident(region.pid)
     except RegionError as error:
         msg = f"{path}: {error}"
         raise RegionError(msg) from error
@@ -203,7 +226,9 @@ def read(path: str, *, tasks: bool = False) -> Region:
         raise RegionError(msg) from error
     finally:
         os.close(fd)
-    return region._replace(path=os.path.abspath(path))
+    region = region._replace(path=os.path.abspath(path))
+    # not before: the number may be another process's by now
+    return region._replace(rss=rss) if rss is not None and region.alive else region
 
 
 def find(pid: int) -> str | None:
@@ -273,7 +298,7 @@ def _parse_header(source: Source) -> tuple[Region, list[Section]]:
     (_, version, header_size, file_size, pid, uid, start, boot, created, flags, *rest) = (
         _layout.HEADER.unpack(data)
     )
-    places, (updated, python, command_len, command) = rest[:20], rest[20:]
+    places, (updated, startup, python, command_len, command) = rest[:20], rest[20:]
     if version != _layout.VERSION or header_size != _layout.HEADER.size:
         msg = (
             f"it has layout version {version} (header of {header_size} bytes); this objcg reads "
@@ -302,6 +327,7 @@ def _parse_header(source: Source) -> tuple[Region, list[Section]]:
         updated_ns=updated,
         flags=flags,
         python=_text(python),
+        startup=startup,
     )
     return region, sections
 

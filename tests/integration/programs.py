@@ -65,9 +65,11 @@ def run_checked(code: str, *options: str, python: str = sys.executable, **env: s
 
 def is_tree(text: str) -> bool:
     """Say whether text is what ``objcg tree`` prints for one process, and no more."""
-    pid, heading, root, *below = text.splitlines() if text.count("\n") > 2 else [""] * 3
+    pid, rss, heading, root, *below = text.splitlines() if text.count("\n") > 3 else [""] * 4
     return (
         re.match(r"pid \d+  ", pid) is not None
+        and re.fullmatch(r"RSS .+: .+ at start-up, .+ charged, .+ unaccounted \(-?\d+ %\)", rss)
+        is not None
         and heading.startswith("group ")
         and root.startswith("/ ")
         and all(line.startswith("  ") for line in below)

@@ -390,6 +390,50 @@ def test_the_layout_is_the_cores():
     assert layout == {name: _core.LAYOUT.get(name) for name in layout}
 
 
+def test_unaccounted_is_what_is_resident_less_start_up_and_what_is_charged():
+    file = sample()
+    file.put(208, "Q", 300)
+    parsed = region.parse(file.data)
+    assert (parsed.startup, parsed.charged) == (300, 1000)
+    assert (parsed.rss, parsed.unaccounted) == (None, None)
+    parsed = parsed._replace(rss=1500)
+    assert parsed.unaccounted == 200
+    json_of_it = parsed.to_json()
+    assert [json_of_it[key] for key in ("rss", "startup", "charged", "unaccounted")] == [
+        1500,
+        300,
+        1000,
+        200,
+    ]
+    # charged, but never touched
+    assert parsed._replace(rss=1000).unaccounted == -300
+
+
+def test_the_resident_set_is_read_of_a_living_process_only(folder):
+    file = sample()
+    with mapping_process(file.write(folder, "scratch")) as process:
+        started = start_time(process.pid)
+        file.process(process.pid, started)
+        path = folder / f"{process.pid}-{started}.region"
+        assert process.stdout.readline() == b"mapped\n"
+        (folder / "scratch").rename(path)
+        with path.open("r+b") as opened:
+            opened.write(file.data)
+        rss = region.read(str(path)).rss
+        with open(f"/proc/{process.pid}/status") as status:
+            shown = 1024 * int(status.read().partition("VmRSS:")[2].split()[0])
+        # it waits; the kernel may count some pages of a CPU late
+        assert abs(rss - shown) <= 1 << 20
+        process.stdin.close()
+    assert region.read(str(path)).rss is None
+
+
+def test_a_number_that_another_process_has_now_has_no_resident_set(folder):
+    file = sample()
+    file.process(os.getpid(), 1)
+    assert region.read(str(file.write(folder, f"{os.getpid()}-1.region"))).rss is None
+
+
 def test_tasks_are_read_when_they_are_asked_for():
     file = sample()
     file.task(1, 1, 1, "root")

@@ -131,6 +131,11 @@ def build_parser() -> argparse.ArgumentParser:
     tree.add_argument(
         "process", metavar="PID | FILE", nargs="?", help="a process, or the region file of one"
     )
+    tree.add_argument(
+        "--stat",
+        action="store_true",
+        help="show what the memory of each group is made of, too: bytes by allocation domain",
+    )
     tree.add_argument("--tasks", action="store_true", help="show the tasks, too")
     tree.add_argument("--json", action="store_true", help="print JSON, one line for each process")
 

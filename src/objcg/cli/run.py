@@ -210,6 +210,8 @@ def _snapshot() -> Region:
         uid=os.geteuid(),
         start_time=_location.start_time(os.getpid()) or 0,
         python=sys.version.split()[0],
+        startup=_core.startup(),
+        rss=_location.resident(os.getpid()),
     )
 
 

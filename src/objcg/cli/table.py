@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from objcg.region import GroupInfo, Region
 
 _HEADINGS = ("group", "current", "peak", "max", "high", "tasks", "events")
+_COUNTS = ("blocks", "dying_descendants")
 
 
 def printable(text: str) -> str:
@@ -22,9 +23,19 @@ def printable(text: str) -> str:
 
 
 def heading(region: Region) -> str:
-    """Return the line above the table: which process it is."""
+    """Return the lines above the table: which process it is, and what is not seen of it."""
     state = "" if region.alive else "  (not running)"
-    return f"pid {region.pid}  {printable(region.command)}{state}"
+    first = f"pid {region.pid}  {printable(region.command)}{state}"
+    return first if region.rss is None else f"{first}\n{_resident(region, region.rss)}"
+
+
+def _resident(region: Region, rss: int) -> str:
+    unaccounted = rss - region.startup - region.charged
+    share = f" ({100 * unaccounted / rss:.0f} %)" if rss else ""
+    return (
+        f"RSS {format_size(rss)}: {format_size(region.startup)} at start-up, "
+        f"{format_size(region.charged)} charged, {format_size(unaccounted)} unaccounted{share}"
+    )
 
 
 def table(region: Region) -> list[str]:
@@ -32,6 +43,23 @@ def table(region: Region) -> list[str]:
     last = len(_HEADINGS) - 1
     # names and events to the left, numbers to the right
     return _aligned([_HEADINGS, *(_row(group) for group in region.tree())], left={0, last})
+
+
+def stat_table(region: Region) -> list[str]:
+    """Return the lines of a table of what each group's memory is made of, in the tree's order."""
+    groups = region.tree()
+    names = list(groups[0].stat)
+    rows = [
+        (
+            _indented(group.path),
+            *(
+                str(value) if name in _COUNTS else format_size(value)
+                for name, value in group.stat.items()
+            ),
+        )
+        for group in groups
+    ]
+    return ["", *_aligned([("group", *(name.split("_")[0] for name in names)), *rows], left={0})]
 
 
 def task_table(region: Region) -> list[str]:

@@ -10,7 +10,7 @@ from objcg import region
 
 from .parser import CliError
 from .process import read_process
-from .table import heading, table, task_table
+from .table import heading, stat_table, table, task_table
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,9 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(found.to_json()))
         else:
-            print("\n" * (i > 0) + "\n".join([heading(found), *table(found), *task_table(found)]))
+            stat = stat_table(found) if options.stat else []
+            lines = [heading(found), *table(found), *stat, *task_table(found)]
+            print("\n" * (i > 0) + "\n".join(lines))
     return 0
 
 
