@@ -74,6 +74,15 @@ class Event(NamedTuple):
     count: int
 
 
+class Time(NamedTuple):
+    """When a sample was taken, in ns: `at` since the epoch, `clock` since boot."""
+
+    id: int
+    session: int
+    at: int
+    clock: int
+
+
 class Moment(NamedTuple):
     """A sample. Times are in ns: `at` since the epoch, `clock` since boot.
 
@@ -172,12 +181,11 @@ class Recording:
             rows = self._db.execute('SELECT * FROM events ORDER BY sample, "group"').fetchall()
         return [Event(*row) for row in rows if row[1] in self.groups]
 
-    def times(self) -> list[tuple[int, int, int]]:
-        """Return session, `at` and `clock` (ns) of each sample. Raises RecordingError."""
+    def times(self) -> list[Time]:
+        """Return when each sample was taken. Raises RecordingError."""
         with self._told():
-            return self._db.execute(
-                "SELECT session, at, clock FROM samples ORDER BY id"
-            ).fetchall()
+            rows = self._db.execute("SELECT id, session, at, clock FROM samples ORDER BY id")
+            return [Time(*row) for row in rows]
 
     def moments(self) -> Iterator[Moment]:
         """Yield all samples, in order. Raises RecordingError."""
