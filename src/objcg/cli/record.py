@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from typing_extensions import Self
+
     from objcg.views.recording.writer import Writer
 
 LEAST_INTERVAL, MOST_INTERVAL = 0.01, 3600.0
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         # not part of every Python
         from objcg.views.recording.schema import RecordingError
-        from objcg.views.recording.writer import Writer
+        from objcg.views.recording.writer import Writer, clock
     except ImportError as error:
         raise CliError(f"this Python cannot write SQLite files: {error}") from error
     from importlib.metadata import version
@@ -64,7 +66,10 @@ def run(options: argparse.Namespace) -> int:
     assert found.path is not None  # noqa: S101
     try:
         watch = Watch(found.path)
+        first = clock()
         with Writer(options.output, watch.latest.region, interval, version("objcg")) as writer:
+            writer.add(watch.latest, first)
+            writer.commit()
             return _record(writer, watch, interval, duration)
     except (RecordingError, region.RegionError) as error:
         raise CliError(str(error)) from error
@@ -92,10 +97,7 @@ def _samples(
     """Write samples until there are no more; return how it ended."""
     from objcg.views.recording.writer import clock
 
-    began = time.monotonic()
-    writer.add(watch.latest, clock())
-    writer.commit()
-    due = began
+    began = due = time.monotonic()
     while True:
         # a sample that is late takes the place of those that are due meanwhile
         due += interval * max(1, math.ceil((time.monotonic() - due) / interval))
@@ -106,7 +108,7 @@ def _samples(
             # of one that was killed this is the state at its death
             writer.add(sample, clock())
         if sample.state is not State.RUNNING:
-            return sample.state.value
+            return str(sample.state.value)
         if stopped:
             return "stopped"
         if duration is not None and time.monotonic() >= began + duration:
@@ -120,7 +122,7 @@ class _Waiter:
         self._pid = pid
         self._stopped = False
 
-    def __enter__(self) -> _Waiter:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._poll = select.poll()
             self._process = _process_fd(self._pid)

@@ -65,7 +65,12 @@ def _page(recording: Recording, output: str) -> None:
 def _csv(recording: Recording, output: str | None) -> None:
     from objcg.views.recording import export
 
-    with contextlib.nullcontext(sys.stdout) if output is None else _written(output) as file:
+    if output is None:
+        with _told("standard output"):
+            export.write(recording, sys.stdout)
+            sys.stdout.flush()
+        return
+    with _written(output) as file:
         export.write(recording, file)
 
 

@@ -25,9 +25,13 @@ PALETTE = (
 )
 """Told apart on white and on black, and neighbours by those who see no red or green as well."""
 GREY = "#8a8f98"
+NEUTRAL = "#c3c8d0"
+"""Of groups that have others below them."""
 RED = "#d62728"
 
 MOST_CURVES = len(PALETTE)
+
+MOST_NODES = 120
 
 _MIB = 1 << 20
 _LONGEST_NAME = 32
@@ -112,12 +116,14 @@ def stacked(usage: Usage) -> Figure:
     times = [round(time * 1000) for time in usage.times]
     colour = colours(usage.curves)
     traces = []
-    if usage.others is not None:
-        name = f"{usage.how_many:,} others"
+    if usage.others is not None and any(usage.others):
+        name = f"{usage.how_many:,} other{'s' * (usage.how_many != 1)}"
         traces.append(_area(name, times, usage.others, GREY, scale))
     # the first of a legend is at its top, the first of a stack at its bottom
-    for path in reversed(usage.curves):
-        traces.append(_area(path, times, usage.curves[path], colour[path], scale))
+    traces += [
+        _area(path, times, usage.curves[path], colour[path], scale)
+        for path in reversed(list(usage.curves))
+    ]
     if usage.resident is not None:
         line = _line("resident since start-up", times, usage.resident, scale)
         traces.append({**line, "line": {"color": GREY, "width": 1.5, "dash": "dot"}})
@@ -195,11 +201,15 @@ class Forest(NamedTuple):
     paths: list[str]
     parents: list[int | None]
     colours: list[str]
+    inks: list[str]
+    """Of the text on these colours."""
     values: list[list[int | None]]
 
 
 def forest(
-    moments: Sequence[Sequence[Node]], colour: Mapping[str, str] | None = None, most: int = 200
+    moments: Sequence[Sequence[Node]],
+    colour: Mapping[str, str] | None = None,
+    most: int = MOST_NODES,
 ) -> Forest:
     """Return the tree of groups at several moments: the `most` with the highest peaks.
 
@@ -220,7 +230,8 @@ def forest(
     labels = [plain(path.rsplit("/", 1)[1], _LONGEST_NAME) or "/" for path in shown]
     parents: list[int | None] = [place[_parent(path)] if path != "/" else None for path in shown]
     paths = [plain(path) for path in shown]
-    painted = [_painted(path, colour or {}) for path in shown]
+    inner = {_parent(path) for path in peaks if path != "/"}
+    painted = [NEUTRAL if path in inner else _painted(path, colour or {}) for path in shown]
     rest = sorted({_parent(path) for path in peaks if path not in chosen} & chosen)
     others = {path: len(shown) + i for i, path in enumerate(rest)}
     for path in rest:
@@ -229,7 +240,7 @@ def forest(
         parents.append(place[path])
         painted.append(GREY)
     values = [_values(nodes, place, others, parents) for nodes in moments]
-    return Forest(labels, paths, parents, painted, values)
+    return Forest(labels, paths, parents, painted, [_ink(colour) for colour in painted], values)
 
 
 def icicle(tree: Forest, moment: int = 0) -> Figure:
@@ -245,10 +256,12 @@ def icicle(tree: Forest, moment: int = 0) -> Figure:
         "parents": ["" if parent is None else str(parent) for parent in parents],
         "values": [values[i] for i in there],
         "customdata": [[tree.paths[i], size] for i, size in zip(there, sizes, strict=True)],
-        "marker": {"colors": [tree.colours[i] for i in there], "line": {"width": 1}},
+        "marker": {"colors": [tree.colours[i] for i in there], "line": {"width": 0.5}},
+        "textfont": {"color": [tree.inks[i] for i in there]},
         "branchvalues": "total",
+        "leaf": {"opacity": 1},
         "sort": True,
-        "tiling": {"orientation": "h", "pad": 1},
+        "tiling": {"orientation": "h", "pad": 0},
         "texttemplate": "%{label}  %{customdata[1]}",
         "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}, "
         "%{percentParent:.0%} of its parent, %{percentRoot:.0%} of all<extra></extra>",
@@ -290,6 +303,11 @@ def _depth(at: int | None, parents: Sequence[int | None]) -> int:
     return depth
 
 
+def _ink(colour: str) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#000000" if 299 * red + 587 * green + 114 * blue > 128_000 else "#ffffff"
+
+
 def _painted(path: str, colour: Mapping[str, str]) -> str:
     return next((colour[above] for above in _upward(path) if above in colour), GREY)
 
@@ -312,25 +330,26 @@ MEASURES = ("peak", "share", "events", "growth")
 
 
 class Row(NamedTuple):
-    """A group that is among the worst, and the measures that it is so by."""
+    """A group that is among the worst, and the measures by which it is one of the very worst."""
 
     summary: Summary
     worst_by: frozenset[str]
 
 
-def worst(summaries: Iterable[Summary], each: int = 10) -> list[Row]:
-    """Return the groups that are among the worst `each` by any of `MEASURES`, highest peak first.
+def worst(summaries: Iterable[Summary], listed: int = 10, marked: int = 3) -> list[Row]:
+    """Return the groups that are among the worst `listed` by any of `MEASURES`, by falling peak.
 
-    Root is not among them: it has all that any of them has.
+    A measure by which it is among the worst `marked` is named. Root is not among them: it has all
+    that any of them has.
     """
     ranked = [summary for summary in summaries if summary.path != "/"]
     by: dict[int, set[str]] = {}
     for measure in MEASURES:
         values = [(_measured(summary, measure), i) for i, summary in enumerate(ranked)]
         values.sort(key=lambda pair: (-pair[0], pair[1]))
-        for value, i in values[:each]:
+        for rank, (value, i) in enumerate(values[:listed]):
             if value > 0:
-                by.setdefault(i, set()).add(measure)
+                by.setdefault(i, set()).update({measure} if rank < marked else ())
     rows = [Row(ranked[i], frozenset(measures)) for i, measures in by.items()]
     return sorted(rows, key=lambda row: (-row.summary.peak, row.summary.path))
 

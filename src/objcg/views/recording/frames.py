@@ -18,8 +18,8 @@ Expected is
     of stat.object    the new current less the five other domains
     of all others     the value before
 
-where "before" is 0 in a key frame and in a group that is new. A counter of a group is within +-MOST,
-so that a difference fits 8 bytes.
+where "before" is 0 in a key frame and in a group that is new. A counter is within +-MOST, so that
+a difference fits 8 bytes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def encode(columns: Mapping[int, Sequence[int]]) -> bytes:
         values = columns[column]
         if not any(values):
             continue
-        width = (max(max(values), ~min(values)).bit_length() + 8) // 8
+        highest, lowest = max(values), min(values)
+        # and one bit for the sign
+        width = (max(highest, ~lowest).bit_length() + 8) // 8
         size = _size(width)
         numbers = array(_CODES[size], values)
         if _BIG_ENDIAN:

@@ -17,7 +17,7 @@ from objcg.views import pictures
 from .frames import COLUMNS, CURRENT, PEAK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from .reader import Event, Group, Moment, Recording, Time
 
@@ -26,18 +26,19 @@ ALL_SHOWN = 1000
 """A recording with so few samples is shown whole."""
 
 MOST_HAPPENINGS = 500
+MARKS = 60
+"""Places along the axis at which there may be a mark."""
 _NAMED = 5
 _MAX = COLUMNS.index("max")
 _JUMP = 10**9
 
 
 class Happening(NamedTuple):
-    """What happened in a group itself, not below it; `time` is seconds since the epoch."""
+    """What happened in a group itself, not below it, before the sample at `time`."""
 
     time: float
     path: str
-    event: str
-    count: int
+    events: dict[str, int]
 
 
 class History(NamedTuple):
@@ -77,20 +78,22 @@ def read(recording: Recording) -> History:
 
     events = _own_events(recording)
     clocks = {time.id: time.clock for time in times}
+    happened: dict[tuple[int, int], dict[str, int]] = {}
+    for sample, group, event, count in events:
+        happened.setdefault((sample, group), {})[event] = count
     happenings = [
-        Happening(seconds(clocks[sample]), recording.groups[group].path, event, count)
-        for sample, group, event, count in events[-MOST_HAPPENINGS:]
-        if sample in clocks
+        Happening(seconds(clocks[sample]), recording.groups[group].path, counts)
+        for (sample, group), counts in list(happened.items())[-MOST_HAPPENINGS:]
     ]
     how_many = len({group.path for group in recording.groups.values()} - set(shown))
     return History(
-        usage=_usage(thinning.instants, shown, how_many, seconds, _by_sample(recording, events)),
+        usage=_usage(thinning.instants, shown, how_many, seconds, _met(recording, events)),
         shown=len(thinning.instants),
         tree=pictures.forest([tree.nodes for tree in thinning.trees], pictures.colours(shown)),
         tree_times=[seconds(tree.clock) for tree in thinning.trees],
         summaries=survey.summaries(events),
         happenings=happenings,
-        happened=len(events),
+        happened=len(happened),
         jumps=_jumps(times),
     )
 
@@ -334,7 +337,7 @@ def _usage(
     shown: Sequence[str],
     how_many: int,
     seconds: Callable[[int], float],
-    told: Mapping[int, str],
+    met: Sequence[tuple[int, str]],
 ) -> pictures.Usage:
     """Return the usage at these instants, with holes where nothing was recorded."""
     times: list[float] = []
@@ -345,13 +348,15 @@ def _usage(
             rows += (None, None)
         times.append(seconds(instant.clock))
         rows.append(instant)
-    # what happened is marked at the sample that is shown next
+    # what happened is marked at the sample that is shown next, and near ones together
     samples = [row.sample for row in instants]
     place = {row.sample: i for i, row in enumerate(rows) if row is not None}
-    marks: dict[int, list[str]] = {}
-    for sample, text in told.items():
-        after = samples[min(bisect_left(samples, sample), len(samples) - 1)]
-        marks.setdefault(place[after], []).append(text)
+    span = times[-1] - times[0] or 1.0
+    marks: dict[int, tuple[int, dict[str, None]]] = {}
+    for sample, path in met:
+        after = place[samples[min(bisect_left(samples, sample), len(samples) - 1)]]
+        near = int((times[after] - times[0]) * MARKS / span)
+        marks.setdefault(near, (after, {}))[1][path] = None
     return pictures.Usage(
         times=times,
         curves={
@@ -361,13 +366,13 @@ def _usage(
         others=[None if row is None else row.others for row in rows] if how_many else None,
         how_many=how_many,
         resident=[None if row is None else row.resident for row in rows],
-        marks=[(i, _some(texts)) for i, texts in marks.items()],
+        marks=[(i, _some(paths)) for i, paths in marks.values()],
     )
 
 
-def _some(texts: list[str]) -> str:
-    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
-    return ", ".join(texts[:_NAMED]) + more
+def _some(paths: Collection[str]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(list(paths)[:_NAMED]) + more
 
 
 def _own_events(recording: Recording) -> list[Event]:
@@ -380,19 +385,19 @@ def _own_events(recording: Recording) -> list[Event]:
             key = (sample, parent, event)
             below[key] = below.get(key, 0) + count
     own = [
-        event._replace(count=event.count - below.get((event.sample, event.group, event.event), 0))
+        event._replace(times=event.times - below.get((event.sample, event.group, event.event), 0))
         for event in events
     ]
-    return [event for event in own if event.count > 0]
+    return [event for event in own if event.times > 0]
 
 
-def _by_sample(recording: Recording, events: Sequence[Event]) -> dict[int, str]:
-    """Return what is told of each sample in which a limit was met."""
-    told: dict[int, list[str]] = {}
-    for sample, group, event, count in events:
-        if event in pictures.EVENTS_SHOWN:
-            told.setdefault(sample, []).append(f"{recording.groups[group].path}: {event} {count}")
-    return {sample: _some(texts) for sample, texts in told.items()}
+def _met(recording: Recording, events: Sequence[Event]) -> list[tuple[int, str]]:
+    """Return the samples before which a limit was met, and by whom."""
+    return [
+        (event.sample, recording.groups[event.group].path)
+        for event in events
+        if event.event in pictures.EVENTS_SHOWN
+    ]
 
 
 def _jumps(times: Sequence[Time]) -> list[tuple[float, float]]:

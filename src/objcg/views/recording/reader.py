@@ -11,6 +11,7 @@ import operator
 import os
 import sqlite3
 import urllib.parse
+from collections import deque
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,7 +72,7 @@ class Event(NamedTuple):
     sample: int
     group: int
     event: str
-    count: int
+    times: int
 
 
 class Time(NamedTuple):
@@ -87,7 +88,7 @@ class Moment(NamedTuple):
     """A sample. Times are in ns: `at` since the epoch, `clock` since boot.
 
     `columns` has a list for each of COLUMNS, with a number for each of `ids`; those of "stat" are
-    empty but in key frames. A list is never changed: one that nothing changed is the list of before.
+    empty but in key frames. A list is never changed: where nothing changed it is the one of before.
     """
 
     id: int
@@ -197,9 +198,7 @@ class Recording:
             row = self._db.execute("SELECT key FROM samples WHERE id = ?", (sample,)).fetchone()
         if row is None:
             raise KeyError(sample)
-        last = None
-        for last in self._moments(row[0], sample):
-            pass
+        (last,) = deque(self._moments(row[0], sample), 1) or (None,)
         if last is None or last.id != sample:
             raise self._damaged(f"sample {sample} follows on {row[0]}")
         return last
@@ -235,9 +234,7 @@ class Recording:
                     earliest_end = min(ends, default=_NEVER)
                 whole = number == key
                 columns = self._applied(number, frame, columns, len(ids), whole=whole)
-                yield Moment(
-                    number, session, at, clock, rss, whole, ids, columns, len(born), died
-                )
+                yield Moment(number, session, at, clock, rss, whole, ids, columns, len(born), died)
 
     def _applied(
         self, number: int, frame: bytes, before: list[list[int]], groups: int, *, whole: bool
@@ -254,10 +251,12 @@ class Recording:
         if not whole:
             after[STAT:] = [[] for _ in COLUMNS[STAT:]]
         # two are not told against what was before, but against the others
-        change = changes.get(PEAK)
-        if change or after[CURRENT] is not before[CURRENT]:
+        peak_change = changes.get(PEAK)
+        if peak_change or after[CURRENT] is not before[CURRENT]:
             peaks = frames.expected_peak(before[PEAK], after[CURRENT])
-            after[PEAK] = list(map(operator.add, peaks, change)) if change else peaks
+            after[PEAK] = peaks
+            if peak_change:
+                after[PEAK] = list(map(operator.add, peaks, peak_change))
         if whole:
             objects = frames.expected_object(dict(enumerate(after)))
             after[STAT] = list(map(operator.add, objects, after[STAT]))

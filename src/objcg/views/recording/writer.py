@@ -4,8 +4,8 @@ Guarantees: a sample is in the file with all that belongs to it, or not at all, 
 has written is there when this process is killed at any moment. `add()` commits by itself once a
 second. A second writer of the same file is refused.
 
-That is SQLite's doing, with a write-ahead log (docs/recording.md says why). The file is created with
-a rollback journal, so that from its first moment on it is an empty file or a recording.
+That is SQLite's doing, with a write-ahead log (docs/recording.md says why). The file is created
+with a rollback journal, so that from its first moment on it is an empty file or a recording.
 """
 
 from __future__ import annotations
@@ -81,7 +81,6 @@ class Writer:
             try:
                 with _told(path):
                     _prepare(self._db, path, process)
-                    self._begin_columns()
                     self._begin_session(interval, version)
             except BaseException:
                 self._db.close()
@@ -90,13 +89,23 @@ class Writer:
             os.close(self._lock)
             raise
 
+    def _begin_columns(self) -> None:
+        self._uids: tuple[int, ...] = ()
+        self._raw: dict[str, tuple[Any, ...]] = {}
+        self._ids: list[int] = []
+        self._numbers: dict[int, int] = {}
+        self._last: list[list[int]] = [[] for _ in COLUMNS[:STAT]]
+        self._permuted: Callable[[Sequence[Any]], Sequence[Any]] = tuple
+        self._key_id: int | None = None
+        self._key_clock = 0
+
     def _begin_session(self, interval: float, version: str) -> None:
         # by this connection: see _locked()
         before = Recording(self.path, db=self._db)
         self._groups = max(before.groups, default=0)
         self._sample = before.last_sample
         self._first = self._sample == 0
-        self._numbers: dict[int, int] = {}
+        self._begin_columns()
         if not self._first:
             # what happened since then is told, too
             moment = before.moment(self._sample)
@@ -111,15 +120,6 @@ class Writer:
         self._db.execute("COMMIT")
         self._committed = time.monotonic()
         self._samples_before, self._groups_before = self._sample, self._groups
-
-    def _begin_columns(self) -> None:
-        self._uids: tuple[int, ...] = ()
-        self._raw: dict[str, tuple[Any, ...]] = {}
-        self._ids: list[int] = []
-        self._last: list[list[int]] = [[] for _ in COLUMNS[:STAT]]
-        self._permuted: Callable[[Sequence[Any]], Sequence[Any]] = tuple
-        self._key_id: int | None = None
-        self._key_clock = 0
 
     def __enter__(self) -> Self:
         return self
@@ -141,9 +141,7 @@ class Writer:
                 size += os.stat(name).st_size
             except OSError:  # noqa: PERF203  # of two
                 pass
-        return Totals(
-            self._sample - self._samples_before, self._groups - self._groups_before, size
-        )
+        return Totals(self._sample - self._samples_before, self._groups - self._groups_before, size)
 
     def add(self, sample: Sample, at_clock: int) -> None:
         """Write a sample that was taken at `at_clock`; see `clock()`.
@@ -237,9 +235,7 @@ class Writer:
         self._raw = {}
         self._permuted = operator.itemgetter(*order) if order != list(range(len(order))) else tuple
 
-    def _insert_groups(
-        self, new: list[int], uids: tuple[int, ...], paths: tuple[str, ...]
-    ) -> None:
+    def _insert_groups(self, new: list[int], uids: tuple[int, ...], paths: tuple[str, ...]) -> None:
         if not new:
             return
         by_path = dict(zip(paths, uids, strict=True))
@@ -362,9 +358,7 @@ def _locked(path: str) -> int:
 def _connect(path: str) -> sqlite3.Connection:
     try:
         # absolute: a name such as ":memory:" means something else to SQLite
-        return sqlite3.connect(
-            os.path.abspath(path), timeout=_BUSY_SECONDS, isolation_level=None
-        )
+        return sqlite3.connect(os.path.abspath(path), timeout=_BUSY_SECONDS, isolation_level=None)
     except sqlite3.Error as error:
         raise RecordingError(f"{path}: {error}") from error
 

@@ -58,7 +58,7 @@
   };
 
   const drawTree = () => {
-    const { labels, paths, parents, colours, values } = data.tree;
+    const { labels, paths, parents, colours, inks, values } = data.tree;
     const now = values[moment];
     const there = now.flatMap((value, place) => (value === null ? [] : [place]));
     const trace = {
@@ -69,7 +69,8 @@
       values: there.map((place) => now[place]),
       customdata: there.map((place) => [paths[place], size(now[place])]),
       marker: { colors: there.map((place) => colours[place]),
-        line: { width: 1, color: colour("back") } },
+        line: { width: 0.5, color: colour("back") } },
+      textfont: { color: there.map((place) => inks[place]) },
     };
     const time = new Date(data.moments[moment]).toISOString().replace("T", " ").slice(0, 19);
     shownTime.value = `${time} UTC, ${size(now[0])} charged`;

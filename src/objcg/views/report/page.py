@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import importlib
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -43,10 +44,10 @@ _HEADINGS = ("group", "current", "peak", "max", "most of max", "limit events", "
 def plotly_script() -> str:
     """Return plotly's script. Raises MissingPlotly."""
     try:
-        from plotly.offline import get_plotlyjs
+        offline: Any = importlib.import_module("plotly.offline")
     except ImportError as error:
         raise MissingPlotly from error
-    return _script(get_plotlyjs())
+    return _script(offline.get_plotlyjs())
 
 
 def page(recording: Recording, history: History, plotly: str) -> str:
@@ -85,6 +86,7 @@ def page(recording: Recording, history: History, plotly: str) -> str:
 </section>
 <section aria-labelledby="tree-title">
 <h2 id="tree-title">The tree at one moment</h2>
+<p>Each group beside its parent; what is left empty there is charged to the parent itself.</p>
 <p class="moment"><label for="moment">Moment</label>
 <input id="moment" type="range" min="0" max="{len(history.tree_times) - 1}" value="0" step="1">
 <output id="moment-time" for="moment"></output></p>
@@ -117,7 +119,7 @@ def _data(history: History) -> str:
     tree = history.tree
     first = pictures.icicle(tree, _largest(history))
     trace = first["data"][0]
-    for varying in ("ids", "labels", "parents", "values", "customdata", "marker"):
+    for varying in ("ids", "labels", "parents", "values", "customdata", "marker", "textfont"):
         del trace[varying]
     data: dict[str, Any] = {
         "usage": figure,
@@ -147,9 +149,7 @@ def _facts(recording: Recording, history: History) -> str:
         if sessions
         else f"{recording.samples:,}",
         "Groups": f"{len(recording.groups):,}",
-        "Ended": "; ".join(
-            _ENDINGS.get(session.ending, "?") for session in sessions[-1:]
-        ),
+        "Ended": "; ".join(_ENDINGS.get(session.ending, "?") for session in sessions[-1:]),
         "Resident at start-up": format_size(process.startup),
         "Python": process.python,
     }
@@ -205,10 +205,10 @@ def _worst(history: History) -> str:
             ]
         )
     return (
-        "<p>The ten worst by each of peak, share of the limit, events and growth; that is what is "
-        "in <strong>bold</strong>. A group's numbers include the groups below it, but for its "
-        "events. Its peak is since the process began. Growth is from the first sample of it to "
-        "the last.</p>\n" + _table("worst", _HEADINGS, cells)
+        "<p>The ten worst by each of peak, part of the limit, limit events and growth, and the "
+        "three worst in <strong>bold</strong>. A group's sizes include the groups below it, its "
+        "events do not. Its peak is since the process began. Growth is from the first sample of "
+        "it to the last.</p>\n" + _table("worst", _HEADINGS, cells)
     )
 
 
@@ -223,14 +223,13 @@ def _events(history: History) -> str:
         )
     cells = [
         [
-            (_time(happening.time), happening.time),
+            (_time(happening.time, 3), happening.time),
             (_text(happening.path), None),
-            (_text(happening.event), None),
-            (str(happening.count), happening.count),
+            (_counts(happening.events), None),
         ]
         for happening in reversed(history.happenings)
     ]
-    return note + _table("events", ("time (UTC)", "group", "event", "times"), cells)
+    return note + _table("events", ("time (UTC)", "group", "events"), cells)
 
 
 def _table(
@@ -239,18 +238,16 @@ def _table(
     """Return a table of cells: HTML, and by what a column is sorted, if not by its text."""
     head = "".join(f'<th scope="col">{_text(heading)}</th>' for heading in headings)
     body = "\n".join(
-        "<tr>"
-        + "".join(
-            f"<td>{cell}</td>" if key is None else f'<td class="number" data-key="{key}">{cell}</td>'
-            for cell, key in row
-        )
-        + "</tr>"
-        for row in rows
+        "<tr>" + "".join(_cell(cell, key) for cell, key in row) + "</tr>" for row in rows
     )
     return (
         f'<div class="scroll"><table id="{name}">\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
+
+
+def _cell(cell: str, key: float | None) -> str:
+    return f"<td>{cell}</td>" if key is None else f'<td class="number" data-key="{key}">{cell}</td>'
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -261,8 +258,9 @@ def _text(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+def _time(seconds: float, digits: int = 0) -> str:
+    fraction = f"{seconds % 1:.{digits}f}"[1:] if digits else ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)) + fraction
 
 
 def _span(seconds: float) -> str:
