@@ -32,6 +32,8 @@ LEAST_INTERVAL, MOST_INTERVAL = 0.01, 3600.0
 
 # A terminal that is closed ends a recording as an interrupt does.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Samples in a row that could not be read: the region is damaged.
+_MOST_UNREAD = 10
 # poll() takes milliseconds in 31 bits.
 _LONGEST_WAIT = 86_400.0
 
@@ -98,15 +100,25 @@ def _samples(
     from objcg.views.recording.writer import clock
 
     began = due = time.monotonic()
+    unread = 0
     while True:
         # a sample that is late takes the place of those that are due meanwhile
         due += interval * max(1, math.ceil((time.monotonic() - due) / interval))
         until = due if duration is None else min(due, began + duration)
         stopped = waiter.wait(until)
-        sample = watch.sample()
-        if sample.state is not State.EXITED:
-            # of one that was killed this is the state at its death
-            writer.add(sample, clock())
+        try:
+            sample = watch.sample()
+            if sample.state is not State.EXITED:
+                # of one that was killed this is the state at its death
+                writer.add(sample, clock())
+            unread = 0
+        except region.RegionError as error:
+            # a process that changes its groups all the time may not be read at once
+            unread += 1
+            if unread >= _MOST_UNREAD or stopped:
+                raise
+            print(f"objcg: a sample is missing: {error}", file=sys.stderr)
+            continue
         if sample.state is not State.RUNNING:
             return str(sample.state.value)
         if stopped:

@@ -138,7 +138,7 @@ def expected_object(columns: Mapping[int, Sequence[int]]) -> list[int]:
     rest = columns[CURRENT]
     for column in _OTHER_DOMAINS:
         rest = list(map(operator.sub, rest, columns[column]))
-    return list(rest)
+    return [max(-MOST, min(value, MOST)) for value in rest]
 
 
 def _size(width: int) -> int:

@@ -156,7 +156,15 @@ class Writer:
         self, groups: Sequence[GroupInfo], rss: int | None, at: int, at_clock: int
     ) -> None:
         """Write a sample: the groups of a process, its resident set, and when that was (ns)."""
-        fields = dict(zip(GroupInfo._fields, zip(*groups, strict=True), strict=True))
+        columns = zip(*groups, strict=True)
+        self.add_columns(dict(zip(GroupInfo._fields, columns, strict=True)), rss, at, at_clock)
+
+    def add_columns(
+        self, fields: dict[str, tuple[Any, ...]], rss: int | None, at: int, at_clock: int
+    ) -> None:
+        """Write a sample, of which `fields` has each field of a group: of all groups in order."""
+        if fields["uid"] != self._uids:
+            _check_unique(fields["uid"])
         with _told(self.path):
             if not self._db.in_transaction:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -213,9 +221,6 @@ class Writer:
     def _change_groups(self, uids: tuple[int, ...], paths: tuple[str, ...]) -> None:
         """Have as `_ids` the groups of this sample, and let the last values be those of them."""
         now = dict(zip(uids, range(len(uids)), strict=True))
-        if len(now) < len(uids):
-            twice = next(uid for place, uid in enumerate(uids) if now[uid] != place)
-            raise region.RegionError(f"it has two groups with the unique number {twice}")
         gone = [uid for uid in self._numbers if uid not in now]
         self._db.executemany(
             "UPDATE groups SET last = ? WHERE id = ?",
@@ -308,6 +313,13 @@ class Writer:
             if self._last[i] != before[i]
         )
         self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+
+
+def _check_unique(uids: tuple[int, ...]) -> None:
+    """Raise RegionError where two groups have one number: only a damaged region has such."""
+    if len(set(uids)) < len(uids):
+        twice = next(uid for place, uid in enumerate(uids) if uid in uids[:place])
+        raise region.RegionError(f"it has two groups with the unique number {twice}")
 
 
 def _less(values: Sequence[int], expected: Sequence[int]) -> list[int]:
