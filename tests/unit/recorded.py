@@ -12,10 +12,10 @@ CLOCK = 5_000 * SECOND
 MIB = 1 << 20
 
 
-def process(pid=4242, start_time=77, **more):
+def process(pid=4242, start_time=77, command="python app.py", **more):
     """Return the region of a process, without its groups."""
     fields = {"boot_id": "boot", "python": "3.13", "startup": 10 * MIB, **more}
-    return Region(pid, "python app.py", [], start_time=start_time, **fields)
+    return Region(pid, command, [], start_time=start_time, **fields)
 
 
 def group(path, uid, current, **more):
