@@ -128,7 +128,14 @@ def test_the_page_is_one_file_that_means_what_it_says(plotly, recording, tmp_pat
 
 
 def browse(page):
-    result = run([sys.executable, PROGRAMS / "browse.py", page])
+    result = subprocess.run(
+        [sys.executable, PROGRAMS / "browse.py", page],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=280,
+        check=False,
+    )
     if result.returncode == 3:
         pytest.skip(result.stdout.strip())
     assert (result.returncode, result.stderr) == (0, "")
@@ -256,6 +263,7 @@ def test_what_cannot_be_read_or_written_is_one_line_and_status_1(capsys, plotly,
     (folder / "text").write_text("mine\n")
     (folder / "empty").touch()
     new = Writer(str(folder / "new.db"), process(), 1.0, "0.1.0")
+    new.end("stopped")
     new.close()
     for path, told in (
         ("text", "it is not a recording"),
@@ -280,7 +288,7 @@ def test_what_cannot_be_read_or_written_is_one_line_and_status_1(capsys, plotly,
         "UPDATE groups SET parent = 900 WHERE id = 5",
         "UPDATE groups SET parent = 5 WHERE id = 5",
         "UPDATE groups SET first = 'x' WHERE id = 5",
-        "UPDATE events SET sample = 900",
+        "UPDATE events SET sample = sample + 900",
         "UPDATE events SET event = x'00', count = 'many'",
         "DELETE FROM process",
         "DELETE FROM groups",

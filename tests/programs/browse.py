@@ -30,7 +30,7 @@ def browser_path(playwright):
 
 
 def text_of(page, selector):
-    return [element.inner_text() for element in page.query_selector_all(selector)]
+    return page.eval_on_selector_all(selector, "found => found.map(one => one.textContent)")
 
 
 def used(page):
