@@ -295,7 +295,7 @@ def test_what_is_read_is_what_the_region_has(program, tmp_path, capsys):
     assert sorted(rows) == sorted(group.path for group in expected.groups)
     for group in expected.groups:
         limits = [-1 if value is None else value for value in (group.max, group.high, group.low)]
-        counters = (*group.event_counts, *group.stat_values)
+        counters = (*group.events.values(), *group.stat.values())
         row = (group.current, group.peak, *limits, group.tasks, *counters)
         assert rows[group.path] == row
 

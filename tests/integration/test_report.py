@@ -230,7 +230,7 @@ def test_the_export_has_every_counter_of_every_sample(recording, capsys, tmp_pat
         assert row["path"] == one.path
         assert int(row["current"]) == one.current
         assert row["max"] == ("" if one.max is None else str(one.max))
-        assert int(row["events.max"]) == one.event_counts[2]
+        assert int(row["events.max"]) == one.events["max"]
         assert row["stat.object"] == (str(one.current) if i == 1 else "")
         assert int(row["rss"]) == 90 * MIB
     assert rows[0]["time"] == "2023-11-14T22:13:20.000000000Z"

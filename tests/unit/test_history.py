@@ -152,10 +152,9 @@ def test_a_clock_that_is_set_is_told_and_moves_nothing(path):
 
 
 def test_what_is_known_of_a_group(path):
-    def sample(current, limit=None, peak=None, **more):
-        infos = [group("/a", 2, current, max=limit, **more)]
-        infos[0] = infos[0]._replace(peak=peak or current)
-        return [group("/", 1, current), *infos]
+    def sample(current, limit=None, peak=None):
+        one = group("/a", 2, current, max=limit, peak=peak or current)
+        return [group("/", 1, current), one]
 
     record(
         path,

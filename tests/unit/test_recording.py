@@ -6,13 +6,13 @@ import os
 import random
 import sqlite3
 import zlib
+from functools import partial
 from operator import add
 
 import pytest
 from unit.recorded import AT, CLOCK, MIB, SECOND, Tree, group, process
 
 from objcg import region
-from objcg.region import GroupInfo
 from objcg.views.recording import frames, writer
 from objcg.views.recording.frames import COLUMNS, STAT, UNSET
 from objcg.views.recording.reader import Recording
@@ -38,7 +38,14 @@ def columns_of(infos):
     for info in infos:
         limits = [UNSET if value is None else value for value in (info.max, info.high, info.low)]
         rows.append(
-            [info.current, info.peak, *limits, info.tasks, *info.event_counts, *info.stat_values]
+            [
+                info.current,
+                info.peak,
+                *limits,
+                info.tasks,
+                *info.events.values(),
+                *info.stat.values(),
+            ]
         )
     return [list(column) for column in zip(*rows, strict=True)]
 
@@ -191,10 +198,15 @@ def test_events_are_those_that_happened_while_it_was_recorded(tmp_path):
 
 def test_the_views_can_be_read_without_objcg(tmp_path):
     path = tmp_path / "r.db"
-    infos = [group("/", 1, 9), group("/a", 2, 9), group("/a/b", 3, 9)]
-    events = [info._replace(event_counts=(0, 0, 1, 0, 0)) for info in infos]
+    infos = [
+        [
+            group(name, uid, 9, event_counts=(0, 0, count, 0, 0))
+            for uid, name in enumerate(("/", "/a", "/a/b"), 1)
+        ]
+        for count in (0, 1)
+    ]
     with new(path) as recorder:
-        write(recorder, [infos, events])
+        write(recorder, infos)
         recorder.end("stopped")
     with sqlite3.connect(path) as db:
         paths = db.execute("SELECT path FROM paths ORDER BY id").fetchall()
@@ -335,6 +347,13 @@ def test_a_recording_that_is_read_stays_as_it_was_when_it_was_opened(tmp_path):
 
 
 GROUPS = 1000
+
+
+def stats_of(total, current):
+    below = [(c - c // 64 * 16, c // 64 * 16, 0, 0, 0, 0, c // 90, 0) for c in current]
+    return [(total, 0, 0, 0, 0, 0, 1, 0), *below]
+
+
 HOUR = 3600
 
 
@@ -344,8 +363,7 @@ def test_a_day_of_a_thousand_groups_that_all_change_each_second_is_below_200_mb(
     chance = random.Random(1)
     changes = [[16 * int(chance.gauss(0, 4096)) for _ in range(GROUPS)] for _ in range(97)]
     path = tmp_path / "r.db"
-    blank = [group("/", 1, 0), *(group(f"/{i}", i + 2, 0) for i in range(GROUPS))]
-    fixed = dict(zip(GroupInfo._fields, zip(*blank, strict=True), strict=True))
+    fixed = writer.columns([group("/", 1, 0), *(group(f"/{i}", i + 2, 0) for i in range(GROUPS))])
     current = peak = (50 * MIB,) * GROUPS
     with new(path) as recorder:
         for second in range(HOUR):
@@ -353,10 +371,9 @@ def test_a_day_of_a_thousand_groups_that_all_change_each_second_is_below_200_mb(
             peak = tuple(map(max, peak, current))
             total = sum(current)
             fields = {**fixed, "current": (total, *current), "peak": (2**40, *peak)}
-            if second % 60 == 0:
-                stats = [(c - c // 64 * 16, c // 64 * 16, 0, 0, 0, 0, c // 90, 0) for c in current]
-                fields["stat_values"] = ((total, 0, 0, 0, 0, 0, 1, 0), *stats)
-            recorder.add_columns(fields, 10**9, AT + second * SECOND, CLOCK + second * SECOND)
+            stats = partial(stats_of, total, current)
+            at, clock = AT + second * SECOND, CLOCK + second * SECOND
+            recorder.add_columns(fields, stats, 10**9, at, clock)
         recorder.end("stopped")
     with sqlite3.connect(path) as db:
         for hour in range(1, 24):

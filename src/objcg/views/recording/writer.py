@@ -20,7 +20,6 @@ from itertools import chain, compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from objcg import region
-from objcg.region import GroupInfo
 
 from . import frames, schema
 from .frames import COLUMNS, CURRENT, EVENTS, MOST, PEAK, STAT, UNSET
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from objcg.region import Region
+    from objcg.region import GroupInfo, Region
     from objcg.views.watch import Sample
 
 KEY_SECONDS = 60
@@ -50,6 +49,10 @@ _SINGLE = COLUMNS[:EVENTS]
 _LIMITS = ("max", "high", "low")
 
 
+# The columns of a sample by the name of the field.
+Fields = dict[str, tuple[Any, ...]]
+
+
 class Totals(NamedTuple):
     """What a session has written, and how large the file is."""
 
@@ -61,6 +64,19 @@ class Totals(NamedTuple):
 def clock() -> int:
     """Return nanoseconds since boot, suspended or not: nobody can set this clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def columns(groups: Sequence[GroupInfo]) -> Fields:
+    """Return what is written of each sample of these groups: one tuple for each field."""
+    names = ("uid", "path", *_SINGLE)
+    fields = {name: tuple(map(operator.attrgetter(name), groups)) for name in names}
+    fields["events"] = tuple([tuple(group.events.values()) for group in groups])
+    return fields
+
+
+def stats(groups: Sequence[GroupInfo]) -> list[tuple[int, ...]]:
+    """Return what is written of these groups in key frames only."""
+    return [tuple(group.stat.values()) for group in groups]
 
 
 class Writer:
@@ -91,7 +107,7 @@ class Writer:
 
     def _begin_columns(self) -> None:
         self._uids: tuple[int, ...] = ()
-        self._raw: dict[str, tuple[Any, ...]] = {}
+        self._raw: Fields = {}
         self._ids: list[int] = []
         self._numbers: dict[int, int] = {}
         self._last: list[list[int]] = [[] for _ in COLUMNS[:STAT]]
@@ -156,13 +172,17 @@ class Writer:
         self, groups: Sequence[GroupInfo], rss: int | None, at: int, at_clock: int
     ) -> None:
         """Write a sample: the groups of a process, its resident set, and when that was (ns)."""
-        columns = zip(*groups, strict=True)
-        self.add_columns(dict(zip(GroupInfo._fields, columns, strict=True)), rss, at, at_clock)
+        self.add_columns(columns(groups), lambda: stats(groups), rss, at, at_clock)
 
     def add_columns(
-        self, fields: dict[str, tuple[Any, ...]], rss: int | None, at: int, at_clock: int
+        self,
+        fields: Fields,
+        stats: Callable[[], Sequence[tuple[int, ...]]],
+        rss: int | None,
+        at: int,
+        at_clock: int,
     ) -> None:
-        """Write a sample, of which `fields` has each field of a group: of all groups in order."""
+        """Write a sample of which the `columns()` are `fields`; `stats` are asked for if needed."""
         if fields["uid"] != self._uids:
             _check_unique(fields["uid"])
         with _told(self.path):
@@ -176,7 +196,7 @@ class Writer:
                 or at_clock - self._key_clock >= KEY_SECONDS * 10**9
                 or self._sample - self._key_id >= KEY_SAMPLES
             )
-            frame = self._frame(fields, key=new_key)
+            frame = self._frame(fields, stats() if new_key else None)
             if new_key:
                 self._key_id, self._key_clock = self._sample, at_clock
             self._db.execute(
@@ -259,7 +279,7 @@ class Writer:
 
     # ---- the counters ---------------------------------------------------------------------------
 
-    def _frame(self, fields: dict[str, tuple[Any, ...]], *, key: bool) -> bytes:
+    def _frame(self, fields: Fields, stat_values: Sequence[tuple[int, ...]] | None) -> bytes:
         before = self._last
         changed = self._changed(fields)
         self._last = [changed.get(i, column) for i, column in enumerate(before)]
@@ -267,22 +287,22 @@ class Writer:
         if events and not self._first:
             self._note_events(events, before)
         self._raw = fields
-        if key:
-            stats = zip(*self._permuted(fields["stat_values"]), strict=True)
-            whole = dict(enumerate([*self._last, *stats]))
+        if stat_values is not None:
+            told = zip(*self._permuted(stat_values), strict=True)
+            whole = dict(enumerate([*self._last, *map(list, told)]))
             for i in range(STAT, len(COLUMNS)):
                 whole[i] = [_within(value) for value in whole[i]]
             zeros = [0] * len(self._ids)
             whole[PEAK] = _less(whole[PEAK], frames.expected_peak(zeros, whole[CURRENT]))
             whole[STAT] = _less(whole[STAT], frames.expected_object(whole))
             return frames.encode(whole)
-        told = {i: _less(now, before[i]) for i, now in changed.items()}
+        less = {i: _less(now, before[i]) for i, now in changed.items()}
         if CURRENT in changed or PEAK in changed:
             expected = frames.expected_peak(before[PEAK], self._last[CURRENT])
-            told[PEAK] = _less(self._last[PEAK], expected)
-        return frames.encode(told)
+            less[PEAK] = _less(self._last[PEAK], expected)
+        return frames.encode(less)
 
-    def _changed(self, fields: dict[str, tuple[Any, ...]]) -> dict[int, list[int]]:
+    def _changed(self, fields: Fields) -> dict[int, list[int]]:
         """Return the columns that may have changed, as they are now, but for the stat."""
         changed: dict[int, list[int]] = {}
         for i, name in enumerate(_SINGLE):
@@ -291,9 +311,9 @@ class Writer:
                 if name in _LIMITS:
                     values = [UNSET if value is None else value for value in values]
                 changed[i] = list(values)
-        if fields["event_counts"] != self._raw.get("event_counts"):
-            columns = zip(*self._permuted(fields["event_counts"]), strict=True)
-            changed.update((i, list(column)) for i, column in enumerate(columns, EVENTS))
+        if fields["events"] != self._raw.get("events"):
+            counts = zip(*self._permuted(fields["events"]), strict=True)
+            changed.update((i, list(column)) for i, column in enumerate(counts, EVENTS))
         for i, column in changed.items():
             # only a region that is damaged has such numbers
             if max(column) > MOST or min(column) < -MOST:
