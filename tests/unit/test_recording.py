@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from functools import partial
 from operator import add
+from pathlib import Path
 
 import pytest
 from unit.recorded import AT, CLOCK, MIB, SECOND, Tree, group, process
@@ -216,6 +217,37 @@ def test_the_views_can_be_read_without_objcg(tmp_path):
     db.close()
     # one file, that needs no other to be read
     assert os.listdir(tmp_path) == ["r.db"]
+
+
+def decoder():
+    """Return the program of docs/recording.md."""
+    document = Path(__file__).parents[2] / "docs" / "recording.md"
+    code = document.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    names = {"__name__": "decoder"}
+    exec(code, names)
+    return names["counters"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_decoder_of_the_document_reads_the_same(seed, tmp_path):
+    tree, samples = Tree(seed), []
+    for _ in range(70):
+        tree.step()
+        samples.append(tree.infos())
+    path = str(tmp_path / "r.db")
+    with new(path) as recorder:
+        write(recorder, samples)
+        recorder.end("stopped")
+    counters = decoder()
+    db = sqlite3.connect(path)
+    for sample in (1, 2, 30, 60, 61, 70):
+        found = counters(db, sample)
+        expected = {info.path: columns_of([info]) for info in samples[sample - 1]}
+        known = len(COLUMNS) if sample in (1, 61) else STAT
+        assert {path: row[:known] for path, row in found.items()} == {
+            path: [value for (value,) in columns[:known]] for path, columns in expected.items()
+        }
+    db.close()
 
 
 def test_numbers_that_no_process_has_are_held_back_and_not_an_error(tmp_path):
