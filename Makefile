@@ -165,7 +165,7 @@ clean: ## Remove all that was built or installed here
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.libraries %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -212,6 +212,9 @@ $V-%/.made:
 
 %/.test: %/.made pyproject.toml
 	@$(call install,$*,$@,test)
+
+%/.libraries: %/.made pyproject.toml
+	@$(call install,$*,$@,libraries)
 
 %/.bench: %/.made pyproject.toml
 	@$(call install,$*,$@,bench peers)

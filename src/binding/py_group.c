@@ -276,6 +276,37 @@ static PyObject *group_set(PyObject *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+/* _replace_max(old, new): see page_counter_replace_max(). */
+static PyObject *group_replace_max(PyObject *self, PyObject *args)
+{
+	struct mem_cgroup *memcg = group_memcg(self);
+	struct charge_result result = {0, 0, 0};
+	PyObject *values[2];
+	int64_t sizes[2] = {COUNTER_UNSET, COUNTER_UNSET};
+
+	if (!memcg || !PyArg_ParseTuple(args, "OO", &values[0], &values[1]))
+		return NULL;
+	for (int i = 0; i < 2; i++) {
+		if (values[i] == Py_None)
+			continue;
+		sizes[i] = PyLong_AsLongLong(values[i]);
+		if (sizes[i] == -1 && PyErr_Occurred())
+			return NULL;
+		if (sizes[i] < 0) {
+			PyErr_Format(PyExc_ValueError, "a size cannot be negative: %R", values[i]);
+			return NULL;
+		}
+	}
+	if (!page_counter_replace_max(memcg, sizes[0], sizes[1]))
+		Py_RETURN_FALSE;
+	if (memcg_current(memcg) > sizes[1]) {
+		drain_stocks_of(memcg);
+		result.over = memcg_id(memcg);
+		limits_notice(&result, 0);
+	}
+	Py_RETURN_TRUE;
+}
+
 static PyObject *group_reset_peak(PyObject *self, PyObject *unused)
 {
 	struct mem_cgroup *memcg = group_memcg(self);
@@ -320,6 +351,7 @@ static PyMethodDef group_methods[] = {
 	{"_read", group_read, METH_NOARGS, NULL},
 	{"_current", group_current, METH_NOARGS, NULL},
 	{"_set", group_set, METH_VARARGS, NULL},
+	{"_replace_max", group_replace_max, METH_VARARGS, NULL},
 	{"_reset_peak", group_reset_peak, METH_NOARGS, NULL},
 	{"_remove", group_remove, METH_O, NULL},
 	{NULL, NULL, 0, NULL},

@@ -71,11 +71,15 @@ static PyObject *start_time(PyObject *module, PyObject *unused)
 	return PyLong_FromUnsignedLongLong(region.header->start_time);
 }
 
+/* startup() -> (bytes resident when objcg was enabled, of that shared) */
 static PyObject *startup(PyObject *module, PyObject *unused)
 {
+	const struct region_header *header = region.header;
+
 	(void)module;
 	(void)unused;
-	return PyLong_FromUnsignedLongLong(region.header ? region.header->startup : 0);
+	return Py_BuildValue("KK", (unsigned long long)(header ? header->startup : 0),
+			     (unsigned long long)(header ? header->startup_shared : 0));
 }
 
 static PyObject *mark_exited(PyObject *module, PyObject *unused)
@@ -96,6 +100,20 @@ static PyObject *set_native(PyObject *module, PyObject *on)
 		return NULL;
 	if (native)
 		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_NATIVE);
+	Py_RETURN_NONE;
+}
+
+static PyObject *set_auto(PyObject *module, PyObject *on)
+{
+	int automatic = PyObject_IsTrue(on);
+
+	(void)module;
+	if (automatic < 0 || !need_enabled())
+		return NULL;
+	if (automatic)
+		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_AUTO);
+	else
+		fetch_and_acq_rel(&region.header->flags, ~(uint32_t)REGION_AUTO);
 	Py_RETURN_NONE;
 }
 
@@ -275,6 +293,7 @@ static const struct {
 	FIELD("header.sections", region_header, sections),
 	FIELD("header.updated_ns", region_header, updated_ns),
 	FIELD("header.startup", region_header, startup),
+	FIELD("header.startup_shared", region_header, startup_shared),
 	FIELD("header.python", region_header, python),
 	FIELD("header.command_len", region_header, command_len),
 	FIELD("header.command", region_header, command),
@@ -349,6 +368,7 @@ static PyMethodDef methods[] = {
 	{"startup", startup, METH_NOARGS, NULL},
 	{"mark_exited", mark_exited, METH_NOARGS, NULL},
 	{"set_native", set_native, METH_O, NULL},
+	{"set_auto", set_auto, METH_O, NULL},
 	{"after_fork_child", after_fork_child, METH_O, NULL},
 	{"set_task_type", set_task_type, METH_O, NULL},
 	{"current_task", current_task, METH_NOARGS, NULL},

@@ -9,18 +9,23 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <time.h>
 
 int reclaimer_watch_empty;
 
 static PyObject *service_handler;
 static int running;
 static sem_t wakeups;
+static sem_t ready; /* posted for good once is_ready is set: a turnstile */
+static _Atomic int is_ready;
 static pthread_t reclaimer;
 static _Atomic int reclaimer_stop;
 static _Atomic int wake_posted;
+static _Atomic int64_t period_ns; /* 0: it sleeps until it is woken */
 
 void reclaimer_wake(void)
 {
@@ -28,19 +33,68 @@ void reclaimer_wake(void)
 		sem_post(&wakeups);
 }
 
-static void *reclaimer_main(void *unused)
-{
-	(void)unused;
-	for (;;) {
-		PyGILState_STATE state;
-		PyObject *result;
+static const int64_t second_ns = 1000000000;
 
+/*
+ * A C library without sem_clockwait() (glibc before 2.30, musl) waits by the
+ * clock of the day: if that is set back, one sleep is longer by as much.
+ */
+#ifdef __GLIBC__
+#if __GLIBC_PREREQ(2, 30)
+#define sleep_until(until) sem_clockwait(&wakeups, CLOCK_MONOTONIC, (until))
+#define SLEEP_CLOCK CLOCK_MONOTONIC
+#endif
+#endif
+#ifndef SLEEP_CLOCK
+#define sleep_until(until) sem_timedwait(&wakeups, (until))
+#define SLEEP_CLOCK CLOCK_REALTIME
+#endif
+
+/* Until somebody wakes it, or for the period that is set when it begins. */
+static void reclaimer_sleep(void)
+{
+	int64_t period = load_relaxed(&period_ns);
+	struct timespec until;
+	int64_t nsec;
+
+	if (period == 0) {
 		while (sem_wait(&wakeups) < 0 && errno == EINTR)
 			;
-		if (load_acquire(&reclaimer_stop))
+		return;
+	}
+	clock_gettime(SLEEP_CLOCK, &until);
+	nsec = until.tv_nsec + period;
+	until.tv_sec += (time_t)(nsec / second_ns);
+	until.tv_nsec = (long)(nsec % second_ns);
+	while (sleep_until(&until) < 0 && errno == EINTR)
+		;
+}
+
+/*
+ * One thread state for the thread's life.  CPython ends the process if memory
+ * for one is refused, as it may be once root is over its limit: that is when
+ * the reclaimer is needed.  So it is made before start_reclaimer() returns, and
+ * with that before there is a limit.
+ */
+static void *reclaimer_main(void *unused)
+{
+	PyGILState_STATE state = PyGILState_Ensure();
+	PyThreadState *tstate;
+
+	(void)unused;
+	store_release(&is_ready, 1);
+	sem_post(&ready);
+	for (;;) {
+		PyObject *result;
+
+		tstate = PyEval_SaveThread();
+		reclaimer_sleep();
+		PyEval_RestoreThread(tstate);
+		if (load_acquire(&reclaimer_stop)) {
+			PyGILState_Release(state);
 			return NULL;
+		}
 		store_release(&wake_posted, 0);
-		state = PyGILState_Ensure();
 		if (service_handler) {
 			result = PyObject_CallNoArgs(service_handler);
 			if (result)
@@ -48,8 +102,25 @@ static void *reclaimer_main(void *unused)
 			else
 				PyErr_WriteUnraisable(service_handler);
 		}
-		PyGILState_Release(state);
 	}
+}
+
+/*
+ * Gives up the GIL, which the reclaimer needs to become ready: another thread may
+ * come here meanwhile, finds it running, and waits as well.
+ * tests/integration/test_limits.py has many come at once.
+ */
+static void wait_until_ready(void)
+{
+	PyThreadState *tstate;
+
+	if (load_acquire(&is_ready))
+		return;
+	tstate = PyEval_SaveThread();
+	while (sem_wait(&ready) < 0 && errno == EINTR)
+		;
+	sem_post(&ready);
+	PyEval_RestoreThread(tstate);
 }
 
 static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
@@ -60,9 +131,12 @@ static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 
 	(void)module;
 	(void)unused;
-	if (running)
+	if (running) {
+		wait_until_ready();
 		Py_RETURN_NONE;
-	if (sem_init(&wakeups, 0, 0) < 0)
+	}
+	store_relaxed(&is_ready, 0);
+	if (sem_init(&wakeups, 0, 0) < 0 || sem_init(&ready, 0, 0) < 0)
 		return PyErr_SetFromErrno(PyExc_OSError);
 	store_relaxed(&reclaimer_stop, 0);
 	store_relaxed(&wake_posted, 0);
@@ -74,6 +148,7 @@ static PyObject *start_reclaimer(PyObject *module, PyObject *unused)
 	if (err)
 		return raise_errno(-err);
 	running = 1;
+	wait_until_ready();
 	Py_RETURN_NONE;
 }
 
@@ -116,6 +191,37 @@ static PyObject *wake_reclaimer(PyObject *module, PyObject *unused)
 	(void)unused;
 	reclaimer_wake();
 	Py_RETURN_NONE;
+}
+
+/* A reclaimer that sleeps already sleeps on: whoever sets a first period wakes it. */
+static PyObject *set_reclaimer_period(PyObject *module, PyObject *seconds)
+{
+	double period = PyFloat_AsDouble(seconds);
+
+	(void)module;
+	if (period == -1.0 && PyErr_Occurred())
+		return NULL;
+	if (!(period >= 0.0 && period <= 3600.0)) {
+		PyErr_Format(PyExc_ValueError, "%R is not a period of 0 to 3600 seconds", seconds);
+		return NULL;
+	}
+	store_relaxed(&period_ns, (int64_t)(period * (double)second_ns));
+	Py_RETURN_NONE;
+}
+
+/*
+ * Has the C library give back what it keeps of freed memory.  Without the GIL,
+ * as that may take long; where there is no malloc_trim() nothing is kept for long.
+ */
+static PyObject *trim_native(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+#ifdef __GLIBC__
+	Py_BEGIN_ALLOW_THREADS malloc_trim(0);
+	Py_END_ALLOW_THREADS
+#endif
+		Py_RETURN_NONE;
 }
 
 static const struct {
@@ -213,6 +319,8 @@ static PyObject *watch_empty(PyObject *module, PyObject *on)
 
 PyMethodDef reclaimer_methods[] = {
 	{"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
+	{"set_reclaimer_period", set_reclaimer_period, METH_O, NULL},
+	{"trim_native", trim_native, METH_NOARGS, NULL},
 	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
 	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
 	{"take_flagged", take_flagged, METH_NOARGS, NULL},

@@ -25,6 +25,7 @@
 
 #define fetch_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define fetch_add_seq_cst(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define fetch_and_acq_rel(p, v) atomic_fetch_and_explicit((p), (v), memory_order_acq_rel)
 #define fetch_or_acq_rel(p, v) atomic_fetch_or_explicit((p), (v), memory_order_acq_rel)
 
 #define xchg_acq_rel(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)
@@ -33,6 +34,7 @@
 #define cas_acq_rel(p, expected, v)                                                                \
 	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel,        \
 						memory_order_acquire)
+#define cas_seq_cst(p, expected, v) atomic_compare_exchange_strong((p), (expected), (v))
 #define cas_weak_acq_rel(p, expected, v)                                                           \
 	atomic_compare_exchange_weak_explicit((p), (expected), (v), memory_order_acq_rel,          \
 					      memory_order_acquire)

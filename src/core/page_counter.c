@@ -125,3 +125,12 @@ int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
 	xchg_seq_cst(&memcg->memory.max, max);
 	return load_seq_cst(&memcg->memory.usage);
 }
+
+/*
+ * seq_cst, as in page_counter_set_max(): the caller reads the usage next.  A
+ * grant above the ceiling of a lower limit is cut by bound_of().
+ */
+bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max)
+{
+	return cas_seq_cst(&memcg->memory.max, &old, max);
+}

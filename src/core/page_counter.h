@@ -58,4 +58,12 @@ void page_counter_uncharge(struct mem_cgroup *memcg, int64_t nr);
  */
 int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max);
 
+/*
+ * For a limit that follows something: sets memory.max if it still is `old`, as
+ * whoever has set another meanwhile, in this process or from outside, meant it.
+ * What a task was granted above the limit stays granted, or each change would
+ * interrupt the task anew while it handles its error.  Returns whether it was set.
+ */
+bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max);
+
 #endif

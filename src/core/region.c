@@ -79,16 +79,20 @@ static uint64_t process_start_time(void)
 	return p ? strtoull(p, NULL, 10) : 0;
 }
 
-/* Field 2 of /proc/self/statm, in bytes; 0 without /proc. */
-static uint64_t resident_bytes(void)
+/* Fields 2 and 3 of /proc/self/statm, in bytes; left alone without /proc. */
+static void resident_bytes(uint64_t *all, uint64_t *shared)
 {
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	char buf[256];
 	char *p;
 
 	if (read_small_file("/proc/self/statm", buf, sizeof(buf)) < 0)
-		return 0;
+		return;
 	p = strchr(buf, ' ');
-	return p ? strtoull(p, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+	if (p) {
+		*all = strtoull(p, &p, 10) * page;
+		*shared = strtoull(p, NULL, 10) * page;
+	}
 }
 
 /* All that differs in a forked child. */
@@ -187,7 +191,8 @@ static void set_pointers(void *base, const size_t offsets[NR_SECTIONS])
 
 int region_create(const char *path, const char *command, const char *python)
 {
-	uint64_t startup = resident_bytes(); /* before anything of ours is mapped */
+	uint64_t startup = 0;
+	uint64_t startup_shared = 0;
 	size_t offsets[NR_SECTIONS];
 	void *base = MAP_FAILED;
 	struct region_header *header;
@@ -197,6 +202,7 @@ int region_create(const char *path, const char *command, const char *python)
 
 	if (path && strlen(path) >= sizeof(region.path))
 		return -ENAMETOOLONG;
+	resident_bytes(&startup, &startup_shared); /* before anything of ours is mapped */
 	/* Under a small RLIMIT_AS take room for fewer groups. */
 	for (shift = 0; shift <= 8; shift += 2) {
 		region.size = lay_out(offsets, shift);
@@ -235,6 +241,7 @@ int region_create(const char *path, const char *command, const char *python)
 	header->header_size = REGION_HEADER_SIZE;
 	header->file_size = region.size;
 	header->startup = startup;
+	header->startup_shared = startup_shared;
 	identify_process(header);
 	identify_boot(header);
 	snprintf(header->python, sizeof(header->python), "%s", python);

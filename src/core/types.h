@@ -71,7 +71,7 @@ struct section_header {
 	uint32_t pad;
 };
 
-enum region_flag { REGION_NATIVE = 1, REGION_MIGRATION = 2, REGION_EXITED = 4 };
+enum region_flag { REGION_NATIVE = 1, REGION_MIGRATION = 2, REGION_EXITED = 4, REGION_AUTO = 8 };
 
 struct region_header {
 	char magic[8];
@@ -89,7 +89,8 @@ struct region_header {
 	_Atomic uint64_t updated_ns;
 	_Atomic uint64_t requests; /* how many other processes have made: see task_request_move() */
 	uint64_t startup;	   /* bytes resident at enable(): the interpreter and its modules */
-	uint8_t spare[40];
+	uint64_t startup_shared;   /* of that, mapped files and shared memory */
+	uint8_t spare[32];
 	char python[64];
 	uint32_t command_len;
 	char command[3072];
@@ -209,6 +210,7 @@ struct cpu_record {
 
 _Static_assert(sizeof(struct region_header) <= REGION_HEADER_SIZE, "header");
 _Static_assert(offsetof(struct region_header, startup) == 208, "layout version 1");
+_Static_assert(offsetof(struct region_header, startup_shared) == 216, "layout version 1");
 _Static_assert(offsetof(struct region_header, command) == 324, "layout version 1");
 _Static_assert(sizeof(struct mem_cgroup) == 512, "layout version 1");
 _Static_assert(offsetof(struct mem_cgroup, memory) == 64, "layout version 1");

@@ -15,6 +15,7 @@ VERSION = 1
 FLAG_NATIVE = 1
 FLAG_MIGRATION = 2
 FLAG_EXITED = 4
+FLAG_AUTO = 8  # root's max follows the container's limit
 
 STATE_FREE = 0
 STATE_ONLINE = 1
@@ -68,6 +69,7 @@ HEADER = Record(
         "sections": (96, "QIIIIQIIIIQIIIIQIIII"),
         "updated_ns": (192, "Q"),
         "startup": (208, "Q"),
+        "startup_shared": (216, "Q"),
         "python": (256, "64s"),
         "command_len": (320, "I"),
         "command": (324, "3072s"),

@@ -208,7 +208,7 @@ def group(path: str, **memory: Unpack[_Knobs]) -> Group:
     values = None
     if memory:
         _paths.split(path)
-        values = check(memory)  # type: ignore[arg-type]  # a TypedDict is a dict
+        values = check(memory, path)  # type: ignore[arg-type]  # a TypedDict is a dict
     found = _core.group_at(path)
     if found is None:
         _paths.split(path)

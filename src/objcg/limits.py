@@ -57,6 +57,9 @@ class Callback:
 _notices: list[tuple[Group, str]] = []
 _started = False
 
+# While root's max is "auto": measures it anew (_budget.py, which most programs do not load).
+measure: Callable[[], None] | None = None
+
 
 def start() -> None:
     """Have the reclaimer thread run; nothing needs it before there is a limit or a callback."""
@@ -136,6 +139,12 @@ def over(gid: int, uid: int, usage: int, limit: int) -> BaseException | None:
 
 def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | None:
     try:
+        if measure is not None and group.parent is None:
+            measure()
+            measured = group._read()
+            if measured["max"] is None:
+                return None
+            usage, limit = measured["current"], measured["max"]
         reclaim(group, usage - limit, limit)
         reading = group._read()
         now, new_limit = reading["current"], reading["max"]
@@ -155,6 +164,8 @@ def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | N
 def service() -> None:
     """Do what was flagged since the last call. For the core only, on the reclaimer thread."""
     try:
+        if measure is not None:
+            measure()
         handled = set()
         for gid, uid, event in _core.take_flagged():
             group = _registry.get_same(gid, uid)

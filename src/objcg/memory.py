@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from . import limits, reclaim
-from ._sizes import Size, format_size, parse_bytes, parse_limit, parse_protection
+from ._sizes import ACCEPTED, Size, format_size, parse_bytes, parse_limit, parse_protection
 from .errors import removed, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import SupportsIndex
+    from typing import Literal, SupportsIndex
 
     from .group import Group
 
@@ -55,13 +55,18 @@ class Memory:
         """The hard limit in bytes, or None; see `MemoryLimitExceeded`. Set to any size.
 
         Setting it below `current` reclaims at once, as writing the kernel's ``memory.max`` does.
+
+        Root's may also be set to ``"auto"``: it then follows the memory limit of the container (the
+        process's cgroups), and is what that leaves to the groups, so that a task gets an error
+        before the kernel ends the process. Reading it gives the bytes that are in force now, None
+        where there is no container or it has no limit. Any other value ends that.
         """
         with translated(self._group):
             return self._group._read()["max"]
 
     @max.setter  # noqa: A003  # the kernel's name
     def max(self, value: Size) -> None:
-        write(self._group, check({"max": value}))
+        write(self._group, check({"max": value}, path=self._group.path))
 
     @property
     def high(self) -> int | None:
@@ -132,28 +137,57 @@ _KNOBS: dict[str, Callable[[Size, str], int | None]] = {
 }
 
 
-def check(knobs: dict[str, Size]) -> dict[str, int | None]:
-    """Return the values of `knobs` in bytes, None for unset.
+# What root's max may be, too: see _budget.py.
+AUTO: Literal["auto"] = "auto"
+
+
+def is_auto(value: object) -> bool:
+    """Return whether this is the "auto" of root's max."""
+    return isinstance(value, str) and value.strip() == AUTO
+
+
+def check(
+    knobs: dict[str, Size], path: str | None = None
+) -> dict[str, int | Literal["auto"] | None]:
+    """Return the values of `knobs` of the group at `path` in bytes, None for unset.
 
     Raises TypeError for a knob that does not exist, and TypeError or ValueError for a bad value.
     """
-    values: dict[str, int | None] = {}
+    values: dict[str, int | Literal["auto"] | None] = {}
     for knob, value in knobs.items():
         parse = _KNOBS.get(knob)
         if parse is None:
             msg = f"unknown memory knob {knob!r} (={value!r}); accepted are {', '.join(_KNOBS)}"
             raise TypeError(msg)
+        if knob == "max" and is_auto(value):
+            if path != "/":
+                msg = (
+                    f"memory.max: {value!r} is accepted for the root group only, being a limit of "
+                    f"the whole process, and not for {path}; {ACCEPTED}"
+                )
+                raise ValueError(msg)
+            values[knob] = AUTO
+            continue
         values[knob] = parse(value, f"memory.{knob}")
     return values
 
 
-def write(group: Group, values: dict[str, int | None]) -> None:
+def write(group: Group, values: dict[str, int | Literal["auto"] | None]) -> None:
     """Set checked knobs of `group`, and reclaim what is above a new limit.
 
     Raises GroupRemoved.
     """
     with translated(group):
         for knob, value in values.items():
+            if value == AUTO:
+                from . import _budget  # for containers
+
+                _budget.follow()
+                continue
+            if knob == "max" and group.parent is None and limits.measure is not None:
+                from . import _budget
+
+                _budget.stop()
             if value is not None and knob != "low":
                 # before the limit is there: whoever goes over it must find the reclaimer
                 limits.start()

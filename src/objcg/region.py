@@ -110,6 +110,7 @@ class Region(NamedTuple):
 
     `tasks` are None unless they were asked for. `startup` is what was resident (bytes) when objcg
     was enabled, and `rss` what is now: None of a process that does not run, which has no memory.
+    Of each, the other two are files that are mapped (libraries) and shared memory.
     """
 
     pid: int
@@ -126,6 +127,8 @@ class Region(NamedTuple):
     path: str | None = None
     startup: int = 0
     rss: int | None = None
+    startup_shared: int = 0
+    rss_shared: int | None = None
 
     @property
     def exited(self) -> bool:
@@ -154,6 +157,14 @@ class Region(NamedTuple):
         calloc() that is read only, an array that is filled later.
         """
         return None if self.rss is None else self.rss - self.startup - self.charged
+
+    @property
+    def shared(self) -> int | None:
+        """Bytes of `unaccounted` that are mapped files (libraries, mostly) and shared memory.
+
+        The system has them once, however many processes map them.
+        """
+        return None if self.rss_shared is None else self.rss_shared - self.startup_shared
 
     def tree(self) -> list[GroupInfo]:
         """Return the groups with each before those below it, and the largest first of siblings."""
@@ -189,6 +200,7 @@ class Region(NamedTuple):
             "startup": self.startup,
             "charged": self.charged,
             "unaccounted": self.unaccounted,
+            "shared": self.shared,
             "groups": [group.to_json() for group in self.tree()],
         }
         if self.tasks is not None:
@@ -217,7 +229,7 @@ def read(path: str, *, tasks: bool = False) -> Region:
     try:
         region = _parse(FileSource(fd), tasks=tasks)
         # right after the counters: they are compared
-        rss = _location.resident(region.pid)
+        resident = _location.resident(region.pid)
     except RegionError as error:
         msg = f"{path}: {error}"
         raise RegionError(msg) from error
@@ -228,7 +240,9 @@ def read(path: str, *, tasks: bool = False) -> Region:
         os.close(fd)
     region = region._replace(path=os.path.abspath(path))
     # not before: the number may be another process's by now
-    return region._replace(rss=rss) if rss is not None and region.alive else region
+    if resident is None or not region.alive:
+        return region
+    return region._replace(rss=resident[0], rss_shared=resident[1])
 
 
 def find(pid: int) -> str | None:
@@ -298,7 +312,7 @@ def _parse_header(source: Source) -> tuple[Region, list[Section]]:
     (_, version, header_size, file_size, pid, uid, start, boot, created, flags, *rest) = (
         _layout.HEADER.unpack(data)
     )
-    places, (updated, startup, python, command_len, command) = rest[:20], rest[20:]
+    places, (updated, startup, startup_shared, python, command_len, command) = rest[:20], rest[20:]
     if version != _layout.VERSION or header_size != _layout.HEADER.size:
         msg = (
             f"it has layout version {version} (header of {header_size} bytes); this objcg reads "
@@ -328,6 +342,7 @@ def _parse_header(source: Source) -> tuple[Region, list[Section]]:
         flags=flags,
         python=_text(python),
         startup=startup,
+        startup_shared=startup_shared,
     )
     return region, sections
 

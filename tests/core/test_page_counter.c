@@ -354,6 +354,27 @@ static void concurrent_charges_add_up_at_every_level(uint64_t seed)
 	check_compare(sum, <=, 16 * KIB);
 }
 
+static void a_max_is_replaced_if_it_is_what_it_was_thought_to_be(void)
+{
+	struct mem_cgroup *memcg = group_new(root_memcg());
+
+	check_that(page_counter_replace_max(memcg, COUNTER_UNSET, 4096));
+	check_equal(load_relaxed(&memcg->memory.max), 4096);
+	check_that(!page_counter_replace_max(memcg, COUNTER_UNSET, 100));
+	check_equal(load_relaxed(&memcg->memory.max), 4096);
+	check_that(!charge_bytes(memcg, 4097, BOUND_MAX));
+	check_that(page_counter_replace_max(memcg, 4096, 8192));
+	check_that(charge_bytes(memcg, 4097, BOUND_MAX));
+	page_counter_uncharge(memcg, 4097);
+	/* What a task may use to handle its error is still its. */
+	store_relaxed(&memcg->exempt_until, 9000);
+	check_that(page_counter_replace_max(memcg, 8192, 8000));
+	check_that(charge_bytes(memcg, 9000, BOUND_CEILING));
+	check_equal(last.over, 0);
+	page_counter_uncharge(memcg, 9000);
+	check_that(page_counter_replace_max(memcg, 8000, COUNTER_UNSET));
+}
+
 int main(void)
 {
 	uint64_t seed = test_seed();
@@ -368,6 +389,7 @@ int main(void)
 	over_names_the_lowest_level_that_is_over();
 	an_exempt_group_is_not_over_until_it_leaves_the_exemption();
 	high_is_reported_and_refuses_nothing();
+	a_max_is_replaced_if_it_is_what_it_was_thought_to_be();
 	the_peak_is_the_most_that_was_used_at_each_level();
 	a_charge_meets_the_new_max_or_the_writer_sees_the_charge(seed);
 	concurrent_charges_add_up_at_every_level(seed);

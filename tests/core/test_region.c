@@ -71,6 +71,7 @@ static void the_layout_is_version_1(void)
 	check_field(region_header, sections, 96, 4 * 24);
 	check_field(region_header, updated_ns, 192, 8);
 	check_field(region_header, startup, 208, 8);
+	check_field(region_header, startup_shared, 216, 8);
 	check_field(region_header, python, 256, 64);
 	check_field(region_header, command_len, 320, 4);
 	check_field(region_header, command, 324, 3072);

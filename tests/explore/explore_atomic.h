@@ -59,6 +59,8 @@
 /* A weak one fails where a strong one would, and not besides: a loop around it takes care of that. */
 #define cas_acq_rel(p, expected, v)                                                                \
 	EXPLORE_CAS("cas_acq_rel(" #p ")", ACQUIRE | RELEASE, p, expected, v)
+#define cas_seq_cst(p, expected, v)                                                                \
+	EXPLORE_CAS("cas_seq_cst(" #p ")", ACQUIRE | RELEASE, p, expected, v)
 #define cas_weak_acq_rel(p, expected, v)                                                           \
 	EXPLORE_CAS("cas_weak_acq_rel(" #p ")", ACQUIRE | RELEASE, p, expected, v)
 #define cas_weak_release(p, expected, v)                                                           \

@@ -63,13 +63,15 @@ def run_checked(code: str, *options: str, python: str = sys.executable, **env: s
     return result.stdout.split()
 
 
+_RESIDENT = r"RSS .+: .+ at start-up, .+ charged, .+ unaccounted \(-?\d+ %, .+ of it shared\)"
+
+
 def is_tree(text: str) -> bool:
     """Say whether text is what ``objcg tree`` prints for one process, and no more."""
     pid, rss, heading, root, *below = text.splitlines() if text.count("\n") > 3 else [""] * 4
     return (
         re.match(r"pid \d+  ", pid) is not None
-        and re.fullmatch(r"RSS .+: .+ at start-up, .+ charged, .+ unaccounted \(-?\d+ %\)", rss)
-        is not None
+        and re.fullmatch(_RESIDENT, rss) is not None
         and heading.startswith("group ")
         and root.startswith("/ ")
         and all(line.startswith("  ") for line in below)

@@ -12,6 +12,7 @@ import pytest
 import objcg
 
 from .charges import MIB, blocks, ceiling, charge_of_items, eventually, fill, resident
+from .programs import run_checked
 
 
 # ---- A large allocation --------------------------------------------------------------------------
@@ -190,3 +191,26 @@ def test_no_error_comes_once_the_group_is_below_its_limit_again(fresh_group: obj
             fill(held, 3 * MIB)
             held.clear()
     assert eventually(lambda: fresh_group.memory.current < MIB)
+
+
+# ---- The reclaimer -------------------------------------------------------------------------------
+def test_threads_that_set_the_first_limit_at_once_all_return() -> None:
+    """Each starts the reclaimer, and waits until it runs."""
+    words = run_checked("""
+        import sys, threading
+        import objcg
+        objcg.enable()
+        sys.setswitchinterval(1e-6)
+        barrier = threading.Barrier(16)
+        def limit(number):
+            barrier.wait()
+            objcg.group(f"/{number}", max="8M")
+        threads = [threading.Thread(target=limit, args=(n,)) for n in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        print(sum(thread.is_alive() for thread in threads), objcg.group("/3").memory.max)
+        print(objcg.audit().drift)
+    """)
+    assert words == ["0", str(8 * MIB), "0"]

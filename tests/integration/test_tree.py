@@ -153,6 +153,8 @@ def test_unaccounted_is_what_objcg_does_not_see(folder: Path) -> None:
     common = nothing["unaccounted"]
     assert abs(common) < 8 << 20
     assert abs(mapped["unaccounted"] - common - UNSEEN) < 1 << 20
+    # private memory, all of it
+    assert abs(mapped["shared"] - nothing["shared"]) < 1 << 20
     # bytes(n) is a calloc(), and of that size a fresh mapping: charged, but no page of it is there
     assert abs(untouched["unaccounted"] - common + UNSEEN) < 1 << 20
 

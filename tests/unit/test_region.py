@@ -392,19 +392,15 @@ def test_the_layout_is_the_cores():
 
 def test_unaccounted_is_what_is_resident_less_start_up_and_what_is_charged():
     file = sample()
-    file.put(208, "Q", 300)
+    file.put(208, "QQ", 300, 200)
     parsed = region.parse(file.data)
     assert (parsed.startup, parsed.charged) == (300, 1000)
     assert (parsed.rss, parsed.unaccounted) == (None, None)
-    parsed = parsed._replace(rss=1500)
-    assert parsed.unaccounted == 200
+    parsed = parsed._replace(rss=1500, rss_shared=250)
+    assert (parsed.unaccounted, parsed.shared) == (200, 50)
     json_of_it = parsed.to_json()
-    assert [json_of_it[key] for key in ("rss", "startup", "charged", "unaccounted")] == [
-        1500,
-        300,
-        1000,
-        200,
-    ]
+    keys = ("rss", "startup", "charged", "unaccounted", "shared")
+    assert [json_of_it[key] for key in keys] == [1500, 300, 1000, 200, 50]
     # charged, but never touched
     assert parsed._replace(rss=1000).unaccounted == -300
 
@@ -424,6 +420,7 @@ def test_the_resident_set_is_read_of_a_living_process_only(folder):
             shown = 1024 * int(status.read().partition("VmRSS:")[2].split()[0])
         # it waits; the kernel may count some pages of a CPU late
         assert abs(rss - shown) <= 1 << 20
+        assert 0 < region.read(str(path)).rss_shared < rss
         process.stdin.close()
     assert region.read(str(path)).rss is None
 

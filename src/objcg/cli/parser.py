@@ -102,7 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
         "the program's; 2 when it could not be started.",
         allow_abbrev=False,
     )
-    run.add_argument("--max", metavar="SIZE", help="the memory.max of the program's group")
+    run.add_argument(
+        "--max",
+        metavar="SIZE",
+        help="the memory.max of the program's group; 'auto': the whole process, root, may use what "
+        "the container's limit leaves",
+    )
     run.add_argument("--high", metavar="SIZE", help="the memory.high of the program's group")
     run.add_argument(
         "--group",

@@ -8,8 +8,8 @@ import os
 import sys
 
 import objcg
-from objcg import _core
-from objcg.memory import check
+from objcg import _core, limits
+from objcg.memory import check, is_auto, write
 
 from .parser import CliError, Program, WrongUse
 
@@ -29,6 +29,8 @@ def run(options: argparse.Namespace, program: Program | None) -> int:
     knobs = {
         knob: value for knob in ("max", "high") if (value := getattr(options, knob)) is not None
     }
+    # the limit of the process, whatever its groups are
+    auto = {"max": knobs.pop("max")} if is_auto(options.max) else {}
     try:
         check(knobs)
     except ValueError as error:
@@ -41,6 +43,7 @@ def run(options: argparse.Namespace, program: Program | None) -> int:
     try:
         objcg.enable()
         group = objcg.group(options.group, **knobs)
+        write(objcg.root, check(auto, "/"))
     except ValueError as error:
         raise WrongUse(str(error)) from error
     except (objcg.EnableError, OSError) as error:
@@ -144,7 +147,7 @@ def _report(pid: int, *, as_json: bool, file: str | None) -> None:
     else:
         from .table import heading, table
 
-        lines += [heading(region), *table(region)]
+        lines += [heading(region), *_budget_lines(), *table(region)]
     _print_error("\n".join(lines))
 
 
@@ -157,7 +160,21 @@ def _print_error(text: str) -> None:
 def _json(region: Region) -> str:
     import json
 
-    return json.dumps(region.to_json())
+    parsed = region.to_json()
+    if limits.measure is not None:
+        from objcg import _budget
+
+        parsed["budget"] = _budget.to_json()
+    return json.dumps(parsed)
+
+
+def _budget_lines() -> list[str]:
+    """Return the line that says what root's max follows, if it is "auto"."""
+    if limits.measure is None:
+        return []
+    from objcg import _budget
+
+    return [_budget.describe()]
 
 
 def _write_atomically(path: str, text: str) -> None:
@@ -203,6 +220,8 @@ def _snapshot() -> Region:
                 stat_values=tuple(stat[name] for name in STATS),
             )
         )
+    startup, startup_shared = _core.startup()
+    rss, rss_shared = _location.resident(os.getpid()) or (None, None)
     return Region(
         pid=os.getpid(),
         command=" ".join(sys.orig_argv),
@@ -210,8 +229,10 @@ def _snapshot() -> Region:
         uid=os.geteuid(),
         start_time=_location.start_time(os.getpid()) or 0,
         python=sys.version.split()[0],
-        startup=_core.startup(),
-        rss=_location.resident(os.getpid()),
+        startup=startup,
+        startup_shared=startup_shared,
+        rss=rss,
+        rss_shared=rss_shared,
     )
 
 

@@ -31,10 +31,11 @@ def heading(region: Region) -> str:
 
 def _resident(region: Region, rss: int) -> str:
     unaccounted = rss - region.startup - region.charged
-    share = f" ({100 * unaccounted / rss:.0f} %)" if rss else ""
+    share = 100 * unaccounted / rss if rss else 0
     return (
         f"RSS {format_size(rss)}: {format_size(region.startup)} at start-up, "
-        f"{format_size(region.charged)} charged, {format_size(unaccounted)} unaccounted{share}"
+        f"{format_size(region.charged)} charged, {format_size(unaccounted)} unaccounted "
+        f"({share:.0f} %, {format_size(region.shared or 0)} of it shared)"
     )
 
 

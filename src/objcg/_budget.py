@@ -1,0 +1,237 @@
+"""``memory.max = "auto"`` of root: a limit that follows the container's, and stays below it.
+
+The kernel ends a process that goes over its container's limit; a task that goes over root's gets
+an error. So root may have what the container still has, and no more:
+
+    max = min(charged, rss - startup) + 9/10 * (free - margin) / sharers
+
+`free` is what all processes of the container together may still take (`_container.Limit`). What is
+charged to root and is in memory is added, as the kernel counts it already. What is charged but was
+never touched will be counted once it is: it is not added. So everything that no group is charged
+for is left out: the interpreter's start-up, memory that objcg does not see, other processes, the
+kernel's own (sockets, page tables).
+
+`margin` is 2 % of the limit and at least 16 MiB, but never more than an eighth: for what all that
+grows by until it is measured again, and for the little that a task comes above its limit before it
+is stopped (`objcg bench limits`). A tenth is for what comes with each byte charged and is not seen:
+blocks of 513 bytes to 8 KiB may occupy a ninth more than they are charged, and there are page
+tables. It is returned as `free` gets smaller.
+
+`sharers` is how many processes follow the same limit (forked workers; `_sharers.py`): each takes
+its part of what is free, and as all measure again, again of what is left. For a second after a
+fork it counts double, as there may be more.
+
+It is no promise: a task that cannot be stopped may come up to the ceiling of root's limit (max/8 +
+4 MiB above it), and processes that are not counted may take what was free a moment ago. Where there
+must be certainty, set a number.
+
+A max below what is charged stops tasks one after the other. It never is so low that the ceiling is
+reached already (`lowest`).
+
+What happens between two measurements is known exactly where it is charged: `max` stays where it
+is. Only the rest may grow unseen. So the limit is measured again by the reclaimer, each second
+while half is free, and up to ten times a second when little is; at each of its wake-ups; and before
+a task is stopped by root's limit. Where it leaves no room the C library is told to give back what
+it keeps of freed memory, and it is measured once more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _thread import allocate_lock
+
+from . import _core, _location, _registry, _sharers, limits
+from ._container import Cgroups
+from ._sizes import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._container import Limit
+
+_LEAST_MARGIN = 16 << 20
+_MARGIN_SHARE = 50
+_MOST_MARGIN_SHARE = 8
+_UNSEEN_SHARE = 10
+
+# The ceiling is 4 MiB and an eighth above max, and of that the last 1 MiB is given out in pieces.
+_ROOM_BELOW_CEILING = 2 << 20
+
+# Seconds between two measurements: without a limit (one may be set while the process runs), with
+# more than half of it free, with more than an eighth, and below.
+_PERIOD_NONE = 10.0
+_PERIOD_HALF = 1.0
+_PERIOD_EIGHTH = 0.25
+_PERIOD = 0.1
+# And for how long after a fork.
+_PERIOD_FORKING = 0.05
+_FORKING = 1.0
+
+# Groups at their limits may wake the reclaimer thousands of times a second.
+_LEAST_PERIOD = 0.01
+# Between two times that the C library is asked to give back what it keeps.
+_TRIM_PERIOD = 1.0
+
+_cgroups = Cgroups()
+# Held from before a measurement until what was set by it is known to the next.
+_measuring = allocate_lock()
+# What root's max was last set to here.
+_in_force: int | None = None
+_limit: Limit | None = None
+_measured = 0.0
+_trimmed = 0.0
+_forked = -_FORKING
+
+
+def margin(limit: int) -> int:
+    """Return how many bytes of a container's `limit` are left free."""
+    return min(max(limit // _MARGIN_SHARE, _LEAST_MARGIN), limit // _MOST_MARGIN_SHARE)
+
+
+def budget(limit: Limit, *, charged: int, beyond_startup: int, sharers: int = 1) -> int:
+    """Return root's max (bytes); `beyond_startup` is the process's RSS less that at start-up."""
+    seen = max(0, min(charged, beyond_startup))
+    room = limit.free - margin(limit.limit)
+    if room > 0:
+        room = (room - room // _UNSEEN_SHARE) // sharers
+    return max(0, seen + room)
+
+
+def lowest(charged: int) -> int:
+    """Return the least max (bytes) at which small allocations still succeed for a while.
+
+    A max far below what is charged would have its ceiling there, too, and all allocations of the
+    process fail at once. CPython does not survive that; what is meant is that tasks are stopped.
+    """
+    return max(0, charged - _ROOM_BELOW_CEILING) * 8 // 9
+
+
+def follow() -> None:
+    """Have root's max follow the container's limit from now on, until it is set otherwise."""
+    global _in_force  # noqa: PLW0603
+    # before the limit is there: whoever goes over it must find the reclaimer
+    limits.start()
+    with _measuring:
+        _in_force = _registry.root()._read()["max"]
+        limits.measure = measure
+        _core.set_auto(True)  # positional only
+        _measure()
+    # it may be asleep for ever
+    _core.wake_reclaimer()
+
+
+def stop() -> None:
+    """Leave root's max alone from now on: it was set by hand."""
+    limits.measure = None
+    _core.set_auto(False)  # positional only
+    _core.set_reclaimer_period(0.0)
+
+
+def measure() -> None:
+    """Set root's max by what the container has left; at most 100 times a second.
+
+    Does nothing while another thread does it, or this one (in a pending call, or a finaliser).
+    """
+    if time.monotonic() - _measured < _LEAST_PERIOD or not _measuring.acquire(blocking=False):
+        return
+    try:
+        if limits.measure is not None:
+            _measure()
+    finally:
+        _measuring.release()
+
+
+def _measure() -> None:
+    global _measured, _trimmed  # noqa: PLW0603
+    _measured = time.monotonic()
+    room = _set()
+    if room is not None and room <= 0 and _measured - _trimmed >= _TRIM_PERIOD:
+        _trimmed = _measured
+        _core.trim_native()
+        _set()
+
+
+def _set() -> int | None:
+    """Measure and set; return how far the usage is from where it gets tight, None: no limit."""
+    global _in_force, _limit  # noqa: PLW0603
+    root = _registry.root()
+    limit = _cgroups.nearest()
+    charged = root._current()
+    _limit = limit
+    if limit is None:
+        value = None
+    else:
+        rss, _ = _location.resident(os.getpid()) or (0, 0)
+        startup, _ = _core.startup()
+        value = budget(
+            limit,
+            charged=charged,
+            beyond_startup=rss - startup,
+            sharers=_sharers.count(_cgroups.membership) * (2 if _is_forking() else 1),
+        )
+        # not above what is in force: what is charged meanwhile must not lift it
+        least = lowest(charged)
+        value = max(value, least if _in_force is None else min(least, _in_force))
+    # In one step: if somebody else has set it since, also from another process, that is meant.
+    if not root._replace_max(_in_force, value):
+        stop()
+        return None
+    _in_force = value
+    _core.set_reclaimer_period(_PERIOD_FORKING if _is_forking() else _period(limit))
+    if limit is None or value is None:
+        return None
+    return value - charged - margin(limit.limit)
+
+
+def _is_forking() -> bool:
+    return time.monotonic() - _forked < _FORKING
+
+
+def _period(limit: Limit | None) -> float:
+    if limit is None:
+        return _PERIOD_NONE
+    if limit.free > limit.limit // 2:
+        return _PERIOD_HALF
+    return _PERIOD_EIGHTH if limit.free > limit.limit // 8 else _PERIOD
+
+
+def to_json() -> dict[str, int | str | None]:
+    """Return what was measured last, as ``objcg run --max auto --json`` prints it."""
+    return {
+        "limit": None if _limit is None else _limit.limit,
+        "free": None if _limit is None else _limit.free,
+        "source": None if _limit is None else _limit.source,
+        "max": _in_force,
+    }
+
+
+def describe() -> str:
+    """Return the same as a line for people."""
+    if _limit is None or _in_force is None:
+        return "max auto: this process has no memory limit that can be seen, so it has none here"
+    return (
+        f"max auto: {format_size(_in_force)}, as {_limit.source} allows "
+        f"{format_size(_limit.limit)}, of which {format_size(_limit.free)} are free"
+    )
+
+
+def _after_fork_parent() -> None:
+    global _forked  # noqa: PLW0603
+    if limits.measure is not None:
+        _forked = time.monotonic()
+        _core.wake_reclaimer()
+
+
+def _after_fork_child() -> None:
+    """In the child: a thread of the parent may have been in the middle of a measurement."""
+    global _measuring, _in_force, _forked  # noqa: PLW0603
+    _measuring = allocate_lock()
+    if limits.measure is not None:
+        _forked = time.monotonic()
+        _in_force = _registry.root()._read()["max"]
+        with _measuring:
+            _measure()
+
+
+# After those of enable(): the child has its own region, in which siblings see it, and a reclaimer.
+os.register_at_fork(after_in_parent=_after_fork_parent, after_in_child=_after_fork_child)

@@ -1,0 +1,53 @@
+"""Which processes share a container's budget: those whose root follows the same limit.
+
+Two processes that each may take all that is free can together take twice as much, faster than
+anybody measures again. So each gets its part (`_budget.py`), and for that they are counted: by
+their region files, where a flag says that root's max is "auto".
+
+Guarantees: this user's processes with a region file in the same folder, in the same cgroup. Others
+are not found; what they have taken is seen by the cgroup's own count.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import _core, _location
+
+# enum region_flag in src/core/types.h
+_FLAG_EXITED = 4
+_FLAG_AUTO = 8
+
+
+def count(membership: str) -> int:
+    """Return how many processes share the limit, this one included; `membership` is its cgroups."""
+    own = os.getpid()
+    return 1 + sum(
+        file.pid != own and _shares(file, membership)
+        for folder in _location.folders()
+        for file in _location.files(folder)
+    )
+
+
+def _shares(file: _location.RegionFile, membership: str) -> bool:
+    """Return whether the process of `file` lives, follows a limit, and is in these cgroups.
+
+    One that has become another program by exec() is counted, too: seeing that takes longer than
+    all the rest, and to count one too many only makes parts smaller.
+    """
+    at = _core.LAYOUT["header.flags"]
+    try:
+        # a FIFO of that name must not make us wait
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            flags = int.from_bytes(os.pread(fd, 4, at), "little")
+        finally:
+            os.close(fd)
+        if not flags & _FLAG_AUTO or flags & _FLAG_EXITED:
+            return False
+        with open(f"/proc/{file.pid}/cgroup", "rb") as cgroup:
+            if os.fsdecode(cgroup.read()) != membership:
+                return False
+    except OSError:
+        return False
+    return _location.start_time(file.pid) == file.start_time
