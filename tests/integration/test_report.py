@@ -68,7 +68,7 @@ def recording(tmp_path):
     hostile = process(command=f"python {SCRIPT} \x1b[2J")
     with Writer(str(path), hostile, 1.0, "0.1.0") as recorder:
         for i, groups in enumerate(samples()):
-            recorder.add_groups(groups, 90 * MIB, AT + i * SECOND, CLOCK + i * SECOND)
+            recorder.add_groups(groups, (90 * MIB, MIB), AT + i * SECOND, CLOCK + i * SECOND)
         recorder.end("stopped")
     return path
 

@@ -61,7 +61,7 @@ def main(path, screenshot=None):
     noted = {"console": [], "errors": [], "requests": []}
     with sync_playwright() as playwright:
         # as root, which a container's user is, Chromium has no sandbox
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        options = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=browser_path(playwright), args=options)
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         # a machine at work takes its time for 5 MB of script

@@ -16,7 +16,7 @@ def record(path, samples, *, clocks=None, at=lambda i: AT + i * SECOND, rss=50 *
     with Writer(str(path), process(), 1.0, "0.1.0") as recorder:
         for i, groups in enumerate(samples):
             clock = CLOCK + (clocks[i] if clocks else i) * SECOND
-            recorder.add_groups(groups, rss, at(i), clock)
+            recorder.add_groups(groups, (rss, MIB), at(i), clock)
         recorder.end("stopped")
 
 

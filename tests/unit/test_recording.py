@@ -29,7 +29,7 @@ def new(path, **more):
 
 def write(recorder, samples, first=0):
     for i, groups in enumerate(samples, first):
-        recorder.add_groups(groups, 50 * MIB + i, AT + i * SECOND, CLOCK + i * SECOND)
+        recorder.add_groups(groups, (50 * MIB + i, i), AT + i * SECOND, CLOCK + i * SECOND)
     recorder.commit()
 
 
@@ -114,6 +114,7 @@ def test_groups_that_come_and_go_are_read_as_they_were(seed, tmp_path, monkeypat
         assert [moment.key for moment in moments] == [i % 13 == 0 for i in range(90)]
         for moment, infos in zip(moments, samples, strict=True):
             assert_same(recording, moment, infos)
+            assert (moment.rss, moment.rss_shared) == (50 * MIB + moment.id - 1, moment.id - 1)
         # the same again, found by itself
         for moment in random.Random(seed).sample(moments, 10):
             assert recording.moment(moment.id).columns == moment.columns
@@ -405,7 +406,7 @@ def test_a_day_of_a_thousand_groups_that_all_change_each_second_is_below_200_mb(
             fields = {**fixed, "current": (total, *current), "peak": (2**40, *peak)}
             stats = partial(stats_of, total, current)
             at, clock = AT + second * SECOND, CLOCK + second * SECOND
-            recorder.add_columns(fields, stats, 10**9, at, clock)
+            recorder.add_columns(fields, stats, (10**9, 10**7), at, clock)
         recorder.end("stopped")
     with sqlite3.connect(path) as db:
         for hour in range(1, 24):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .reader import Recording
 
-HEADINGS = ("sample", "session", "time", "clock", "rss", "path", "uid", *COLUMNS)
+HEADINGS = ("sample", "session", "time", "clock", "rss", "rss_shared", "path", "uid", *COLUMNS)
 """`time` is in UTC, `clock` in seconds since boot, all sizes in bytes.
 
 A limit that is not set is empty, and so is the stat but in key frames.
@@ -30,7 +30,14 @@ def write(recording: Recording, file: TextIO) -> None:
     for moment in recording.moments():
         whole, rest = divmod(moment.at, 10**9)
         at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{rest:09d}Z"
-        when = (moment.id, moment.session, at, f"{moment.clock / 1e9:.9f}", moment.rss)
+        when = (
+            moment.id,
+            moment.session,
+            at,
+            f"{moment.clock / 1e9:.9f}",
+            moment.rss,
+            moment.rss_shared,
+        )
         groups = [recording.groups[number] for number in moment.ids]
         columns: list[Iterable[object]] = list(moment.columns)
         for i in _LIMITS:

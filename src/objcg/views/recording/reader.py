@@ -37,6 +37,7 @@ class Process(NamedTuple):
     user: int
     created: int
     startup: int
+    startup_shared: int
     python: str
     command: str
 
@@ -96,6 +97,7 @@ class Moment(NamedTuple):
     at: int
     clock: int
     rss: int | None
+    rss_shared: int | None
     key: bool
     ids: list[int]
     columns: list[list[int]]
@@ -213,11 +215,11 @@ class Recording:
         earliest_end = _NEVER
         with self._told():
             rows = self._db.execute(
-                "SELECT id, session, at, clock, rss, key, frame FROM samples"
+                "SELECT id, session, at, clock, rss, rss_shared, key, frame FROM samples"
                 " WHERE id BETWEEN ? AND ? ORDER BY id",
                 (first, last),
             )
-            for number, session, at, clock, rss, key, frame in rows:
+            for number, session, at, clock, rss, shared, key, frame in rows:
                 died: list[int] = []
                 born: list[Group] = []
                 while next_birth < len(births) and births[next_birth].first <= number:
@@ -234,7 +236,8 @@ class Recording:
                     earliest_end = min(ends, default=_NEVER)
                 whole = number == key
                 columns = self._applied(number, frame, columns, len(ids), whole=whole)
-                yield Moment(number, session, at, clock, rss, whole, ids, columns, len(born), died)
+                times = (number, session, at, clock)
+                yield Moment(*times, rss, shared, whole, ids, columns, len(born), died)
 
     def _applied(
         self, number: int, frame: bytes, before: list[list[int]], groups: int, *, whole: bool

@@ -23,6 +23,7 @@ CREATE TABLE process (
     user INTEGER NOT NULL,
     created INTEGER NOT NULL,
     startup INTEGER NOT NULL,
+    startup_shared INTEGER NOT NULL,
     python TEXT NOT NULL,
     command TEXT NOT NULL
 );
@@ -40,6 +41,7 @@ CREATE TABLE samples (
     at INTEGER NOT NULL,
     clock INTEGER NOT NULL,
     rss INTEGER,
+    rss_shared INTEGER,
     key INTEGER NOT NULL,
     frame BLOB NOT NULL
 );

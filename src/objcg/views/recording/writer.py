@@ -51,6 +51,8 @@ _LIMITS = ("max", "high", "low")
 
 # The columns of a sample by the name of the field.
 Fields = dict[str, tuple[Any, ...]]
+# Of a process: rss, and what of it is shared; None of one that is dead.
+Resident = tuple["int | None", "int | None"]
 
 
 class Totals(NamedTuple):
@@ -166,19 +168,22 @@ class Writer:
             RecordingError: the file cannot be written: no room is left, most likely.
             RegionError: the groups make no sense.
         """
-        self.add_groups(sample.region.groups, sample.region.rss, round(sample.at * 1e9), at_clock)
+        found = sample.region
+        self.add_groups(
+            found.groups, (found.rss, found.rss_shared), round(sample.at * 1e9), at_clock
+        )
 
     def add_groups(
-        self, groups: Sequence[GroupInfo], rss: int | None, at: int, at_clock: int
+        self, groups: Sequence[GroupInfo], rss: Resident, at: int, at_clock: int
     ) -> None:
-        """Write a sample: the groups of a process, its resident set, and when that was (ns)."""
+        """Write a sample: the groups of a process, its resident set, and when it was taken (ns)."""
         self.add_columns(columns(groups), lambda: stats(groups), rss, at, at_clock)
 
     def add_columns(
         self,
         fields: Fields,
         stats: Callable[[], Sequence[tuple[int, ...]]],
-        rss: int | None,
+        rss: Resident,
         at: int,
         at_clock: int,
     ) -> None:
@@ -200,8 +205,8 @@ class Writer:
             if new_key:
                 self._key_id, self._key_clock = self._sample, at_clock
             self._db.execute(
-                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self._sample, self._session, at, at_clock, rss, self._key_id, frame),
+                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._sample, self._session, at, at_clock, *rss, self._key_id, frame),
             )
             self._first = False
             if time.monotonic() - self._committed >= _COMMIT_SECONDS:
@@ -407,12 +412,13 @@ def _prepare(db: sqlite3.Connection, path: str, process: Region) -> None:
             f"PRAGMA user_version = {schema.VERSION}; {schema.TABLES}"
         )
         db.execute(
-            "INSERT INTO process VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO process VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *identity,
                 process.uid,
                 min(process.created_ns, _LARGEST),
                 min(process.startup, _LARGEST),
+                min(process.startup_shared, _LARGEST),
                 process.python,
                 process.command,
             ),
