@@ -231,6 +231,42 @@ def build_parser() -> argparse.ArgumentParser:
     )
     autopsy.add_argument("--json", action="store_true", help="print JSON, in one line")
 
+    record = verbs.add_parser(
+        "record",
+        help="record the groups of a running process into an SQLite file",
+        description="Record the groups of a process until it ends, or until interrupted. A "
+        "recording of the same process is continued. 'objcg report' makes a page of it.",
+        allow_abbrev=False,
+    )
+    record.add_argument(
+        "process", metavar="PID | FILE", help="a process, or the region file of one"
+    )
+    record.add_argument("-o", "--output", metavar="FILE", required=True, help="the recording")
+    record.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        default="1",
+        help="between two samples, 0.01 to 3600 (default: %(default)s)",
+    )
+    record.add_argument("--duration", metavar="SECONDS", help="end after so long")
+
+    report = verbs.add_parser(
+        "report",
+        help="make a page of plots from a recording",
+        description="Make an HTML page from a recording of 'objcg record', which may still be "
+        "going on: usage over time, the tree at any moment, what happened, and the worst groups. "
+        "The page is one file and loads nothing.",
+        allow_abbrev=False,
+    )
+    report.add_argument("recording", metavar="FILE", help="the recording")
+    report.add_argument("-o", "--output", metavar="FILE", help="the page, or with --csv the text")
+    report.add_argument(
+        "--csv",
+        action="store_true",
+        help="write all samples as comma-separated values instead, a line for each group; "
+        "without -o to standard output",
+    )
+
     bench = verbs.add_parser(
         "bench",
         usage="objcg bench [NAME [options]]",

@@ -1,0 +1,1 @@
+"""The page of ``objcg report``: one file that loads nothing."""
