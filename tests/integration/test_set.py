@@ -25,7 +25,9 @@ PLACES = ["main", "thread", "asyncio", "asyncio-in-a-thread", "forked"]
 
 
 @contextmanager
-def unlimited(where: str, folder: Path, *ballast: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def unlimited(
+    where: str, folder: Path, *ballast: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run the program that sets no limit; also give the number of the process with the groups."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "unlimited.py", where, *ballast],
@@ -94,7 +96,12 @@ def test_the_offender_gets_its_error_in_a_program_that_never_set_a_limit(
         assert (result.returncode, result.stderr) == (0, "")
         stdout, stderr = child.communicate(timeout=ENOUGH)
     assert stderr == ""
-    assert stdout.splitlines() == [f"MemoryLimitExceeded /a {1 << 20}", "0"]
+    error, drift = stdout.splitlines()
+    assert drift == "0"
+    # An event loop on another thread gives up the GIL in its selector, where nothing is raised: its
+    # tasks may come to the ceiling first.
+    if where != "asyncio-in-a-thread" or error != "MemoryError":
+        assert error == f"MemoryLimitExceeded /a {1 << 20}"
 
 
 def test_a_limit_above_all_groups_stops_one_of_them(folder: Path) -> None:
@@ -113,9 +120,6 @@ def test_far_below_what_is_charged_allocations_fail_but_the_process_lives(
     # process if there is none for a thread state.
     with unlimited(where, folder, "32") as (child, pid):
         assert objcg("set", pid, path, "max=1M", folder=folder).returncode == 0
-        time.sleep(0.5)
-        # lifted again, so that the program can report
-        assert objcg("set", pid, path, "max=max", folder=folder).returncode == 0
         stdout, stderr = child.communicate(timeout=ENOUGH)
     assert "Fatal" not in stderr
     assert child.returncode == 0, stderr
