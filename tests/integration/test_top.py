@@ -165,7 +165,7 @@ def test_the_order_is_asked_for_by_key_or_click(watched: Watched) -> None:
         assert screen.names == ["/", "/b", "/a", "/a/other", "/a/limited"]
         await screen.press("i", "S")
         assert screen.app.screen.query_one(Groups).model.sort is Sort.EVENTS
-        x = screen.line("share").index("peak")
+        x = screen.line("  rate").index("peak")
         await screen.pilot.click("Headings", offset=(x, 0))
         await screen.shows("▼peak", "sorted by peak")
 
@@ -393,8 +393,8 @@ def test_of_several_processes_one_is_chosen(watched: Watched) -> None:
         async with top(None) as screen:
             await screen.until(lambda: isinstance(screen.app.screen, Choose))
             # this process has objcg on, too
-            assert screen.app.screen.query_one(OptionList).option_count >= 2
             await screen.shows("watched.py", str(os.getpid()))
+            assert screen.app.screen.query_one(OptionList).option_count >= 2
             await screen.press(*str(watched.pid), "enter")
             await screen.shows(f"pid {watched.pid}", "limited")
             await screen.press("p")

@@ -149,7 +149,7 @@ def test_another_size_of_the_terminal_is_noticed(terminal: Terminal, watched: Wa
     terminal.type(command(watched.pid))
     terminal.shows("limited", "peak", "Quit")
     terminal.tmux("resize-window", "-x", "60", "-y", "20")
-    terminal.until(lambda: "peak" not in terminal.line("current"))
+    terminal.until(lambda: "peak" not in (terminal.line("  rate") or "peak"))
     terminal.shows("limited", "Quit")
     terminal.tmux("resize-window", "-x", "140", "-y", "40")
     terminal.shows("limited", "peak", "tasks", "Quit")

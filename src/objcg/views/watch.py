@@ -95,18 +95,19 @@ def _state(found: Region) -> State:
 
 
 def _changes(before: list[GroupInfo], after: list[GroupInfo], seconds: float) -> dict[int, Change]:
-    known = {group.uid: group for group in before}
+    # by what the records have at hand, and not by properties: there may be very many groups,
+    # and nearly all of them are at rest
+    uid, events = _region_types.UID, _region_types.EVENTS
+    known = {group.record[uid]: group for group in before}
     changes = {}
     for group in after:
-        old = known.get(group.uid)
-        if old is None:
+        old = known.get(group.record[uid])
+        if old is None or old.record == group.record:
             continue
-        same = group.record[_region_types.EVENTS] == old.record[_region_types.EVENTS]
-        # of many groups nearly all are at rest: not even their events are unpacked
-        if same and group.current == old.current:
-            continue
-        events = {} if same else _events(old, group)
-        changes[group.uid] = Change((group.current - old.current) / seconds, events)
+        same = group.record[events] == old.record[events]
+        rate = (group.current - old.current) / seconds
+        if rate or not same:
+            changes[group.uid] = Change(rate, {} if same else _events(old, group))
     return changes
 
 
