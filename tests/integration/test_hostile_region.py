@@ -68,7 +68,7 @@ def killed(folder: Path) -> Path:
     return file
 
 
-@pytest.mark.timeout(max(300, ROUNDS // 50))
+@pytest.mark.timeout(max(300, ROUNDS // 10))
 def test_damage_gives_a_sane_tree_or_one_error(region_file: Path) -> None:
     result = subprocess.run(
         [sys.executable, "mutate_region.py", region_file, str(ROUNDS), SEED],

@@ -156,6 +156,7 @@ def test_the_page_works_in_a_browser_and_loads_nothing(plotly, recording, tmp_pa
     assert "/h/&lt;b&gt;" in used["legend"]
     assert "/h/%{x}%{customdata}" in used["legend"]
     assert "/h/a\\x07\\u202eb" in used["legend"]
+    assert "/h/$\\alert(1)$" in used["legend"]
     assert any(text.startswith("<!--") for text in used["tree"])
     assert any(re.match(r"/\s+\d", text) for text in used["tree"])
     # it begins at the highest sum, the last sample

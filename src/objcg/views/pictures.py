@@ -92,7 +92,10 @@ def plain(text: str, longest: int = _LONGEST_PATH) -> str:
     text = printable(text)
     if len(text) > longest:
         text = "…" + text[1 - longest :]
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # between two "$" plotly sees TeX
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):
+        text = text.replace(char, entity)
+    return text
 
 
 def colours(paths: Iterable[str]) -> dict[str, str]:
