@@ -392,9 +392,12 @@ static __attribute__((noinline)) void *raw_alloc(enum domain domain, size_t size
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 0);
 	/* In no group, then; raw_free() knows it by its address. */
-	if (unlikely(!p && never_refused && domain == DOMAIN_RAW))
+	if (unlikely(!p && never_refused && domain == DOMAIN_RAW)) {
+		native_bypass_begin();
 		p = zero ? saved_raw.calloc(saved_raw.ctx, 1, size)
 			 : saved_raw.malloc(saved_raw.ctx, size);
+		native_bypass_end();
+	}
 	return p;
 }
 

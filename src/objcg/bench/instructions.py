@@ -222,6 +222,8 @@ def _count(
         return Count({}, None, result.output)
     with tempfile.TemporaryDirectory(prefix="objcg-bench-") as folder:
         written = os.path.join(folder, "callgrind.out")
+        # a folder with files of processes that died makes enable() look through them
+        environment["OBJCG_DIR"] = os.path.join(folder, "regions")
         # callgrind knows it by one of its two names in the C library
         marks = [f"--dump-before={prefix}{_MARK}" for prefix in ("", "__")]
         output = _process.run(
