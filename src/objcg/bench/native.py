@@ -7,12 +7,12 @@
 
 Each side is a process of its own: "plain" is without the preload library, "preloaded" has it and
 does not enable objcg, as a child has it that inherits LD_PRELOAD, and "charged" has it and enables
-objcg, in a child group. C code runs between two readings of the clock, and nothing else; the clock is the
-processor time of the thread. A round is a set of such processes, which measure each case several
-times, in turns.
+objcg, in a child group. C code runs between two readings of the clock, and nothing else; the clock
+is the processor time of the thread. A round is a set of such processes, which measure each case
+several times, in turns.
 
-- "programs": those of `objcg bench programs`, in which Python allocates and C code little. There both
-  sides enable objcg, with the library and without.
+- "programs": those of `objcg bench programs`, in which Python allocates and C code little. There
+  both sides enable objcg, with the library and without.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ def _malloc(cases: list[str], library: str, options: Options) -> list[Row]:
         with contextlib.ExitStack() as stack:
             workers = {
                 side: stack.enter_context(
-                    Worker(
-                        NAME, side, library=None if side == PLAIN else library, for_python=False
-                    )
+                    Worker(NAME, side, library=None if side == PLAIN else library, for_python=False)
                 )
                 for side in SIDES
             }
@@ -270,9 +268,12 @@ def table(rows: list[Row]) -> str:
     if calls:
         head = calls[0]
         parts += [
-            f"malloc and free: nanoseconds of an operation, of {head['operations']:,} each time; "
-            f"{head['rounds']} rounds, each of {head['turns']} turns of processes of its own; "
-            f"x: ratio to {PLAIN}, with quartiles.",
+            (
+                "malloc and free: nanoseconds of an operation, processor time, of "
+                f"{head['operations']:,} each time; {head['rounds']} rounds, each of "
+                f"{head['turns']} turns of processes of its own; x: ratio to {PLAIN}, with "
+                "quartiles."
+            ),
             text_table(_HEADINGS, _lines(calls), left=2),
         ]
     if of_programs:

@@ -106,8 +106,9 @@ def measure(
 ) -> list[Row]:
     """Measure the programs asked for as all sides; return a row for each of both, and the means.
 
-    One of the sides is the baseline of the others' ratios. The sides of one program run one after the other, in an order drawn anew each time. A side that
-    may fail has a row with the reason, under "failed", for each program on which it does.
+    One of the sides is the baseline of the others' ratios. The sides of one program run one after
+    the other, in an order drawn anew each time. A side that may fail has a row with the reason,
+    under "failed", for each program on which it does.
 
     Raises:
         BenchmarkError: another side failed, or not all did the same.

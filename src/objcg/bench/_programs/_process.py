@@ -91,10 +91,10 @@ def run(
 
     A script finds modules in its folder. With a library, which is loaded before all and replaces
     malloc, the interpreter uses malloc for everything, unless it is not for Python; the side that
-    enables objcg with a library has to charge what C libraries allocate. `under` is the command, of another tool,
-    that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a module that
-    runs the program. A tracer is a memory profiler that has to be found in the process. What of the
-    environment would change the allocator is left out.
+    enables objcg with a library has to charge what C libraries allocate. `under` is the command, of
+    another tool, that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a
+    module that runs the program. A tracer is a memory profiler that has to be found in the process.
+    What of the environment would change the allocator is left out.
 
     Raises:
         ProcessFailed: see there.
