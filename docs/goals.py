@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from objcg.bench import alloc, limits, programs, suite, switch
+from objcg.bench import alloc, limits, native, programs, suite, switch
 from objcg.bench.runner import markdown_table
 
 if TYPE_CHECKING:
@@ -69,12 +69,22 @@ def of_row(name: str, rows: list[Row], **fields: Any) -> Figure:
 
 def of_programs(rows: list[Row], other: str | None = None) -> Figure:
     """Return the mean over all programs beside stock, or beside another side."""
-    mean = the_row(rows, program=programs.MEAN, side="objcg")
-    if mean["programs"] != len(programs.PROGRAMS):
-        raise NotMeasuredError(f"{mean['programs']} of {len(programs.PROGRAMS)} programs only")
+    mean = _mean(rows, "objcg")
     if other is None:
         return Figure(mean["ratio"])
     return Figure(mean["ratio"] / the_row(rows, program=programs.MEAN, side=other)["ratio"])
+
+
+def _mean(rows: list[Row], side: str) -> Row:
+    mean = the_row(rows, program=programs.MEAN, side=side)
+    if mean["programs"] != len(programs.PROGRAMS):
+        raise NotMeasuredError(f"{mean['programs']} of {len(programs.PROGRAMS)} programs only")
+    return mean
+
+
+def programs_with_native(rows: list[Row]) -> Figure:
+    """Return the mean over all programs with the preload library beside those without it."""
+    return Figure(_mean(rows, native.LOADED)["ratio"])
 
 
 def of_suite(name: str, rows: list[Row], benchmark: str) -> Figure:
@@ -132,6 +142,22 @@ def _of_switch() -> list[Goal]:
     return goals
 
 
+def _of_native() -> list[Goal]:
+    goals = [
+        Goal(
+            native.NAME,
+            f"{case.text}: {side}",
+            case.goal,
+            partial(of_row, "ratio", case=name, side=side),
+        )
+        for name, case in native.CASES.items()
+        for side in native.SIDES
+        if case.goal is not None and side != native.PLAIN
+    ]
+    text = "programs with the library loaded, geometric mean"
+    return [*goals, Goal(native.NAME, text, native.PROGRAMS_GOAL, programs_with_native)]
+
+
 GOALS = [
     Goal("suite", "time, geometric mean", 1.00, partial(of_suite, "ratio", benchmark=suite.MEAN)),
     Goal("suite", "time, the worst", 1.05, partial(of_suite, "ratio", benchmark=suite.WORST)),
@@ -169,6 +195,7 @@ GOALS = [
         " bytes",
     ),
     Goal("limits", "errors in a task of another group", 0, neighbour_errors, ""),
+    *_of_native(),
     *_of_switch(),
     *(
         Goal(

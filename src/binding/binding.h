@@ -312,6 +312,10 @@ extern PyMethodDef run_methods[];
 
 extern PyMethodDef bench_methods[];
 
+/* --- py_bench_native.c --------------------------------------------------- */
+
+extern PyMethodDef bench_native_methods[];
+
 /* --- py_outside.c -------------------------------------------------------- */
 
 extern PyMethodDef outside_methods[];

@@ -397,6 +397,7 @@ PyMODINIT_FUNC PyInit__core(void)
 	    PyModule_AddFunctions(module, tree_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_methods) < 0 ||
+	    PyModule_AddFunctions(module, bench_native_methods) < 0 ||
 	    PyModule_AddFunctions(module, numpy_methods) < 0 ||
 	    PyModule_AddFunctions(module, outside_methods) < 0 ||
 	    PyModule_AddFunctions(module, native_methods) < 0 || add_layout(module) < 0)

@@ -193,6 +193,9 @@ def test_bench_alone_lists_the_benchmarks():
         (["instructions", "--only", "nope"], "invalid choice: 'nope'"),
         (["instructions", "--jobs", "0"], "argument --jobs: 0 is not a number from 1 to 1024"),
         (["limits", "--only", "nope"], "invalid choice: 'nope'"),
+        (["native", "--only", "nope"], "invalid choice: 'nope'"),
+        (["native", "--scale", "0"], "0 is not above 0"),
+        (["native", "--from", "x.json", "--only", "programs"], "--only is for measuring"),
         (["limits", "--rounds", "0"], "argument --rounds: 0 is not a number from 1 on"),
         (["start", "--only", "run"], "--only"),
         (

@@ -15,7 +15,7 @@ def result(name, rows, minor="3.13"):
 
 
 def program_row(program, side, ratio, **fields):
-    compared = side != "stock"
+    compared = side != "stock" and ratio is not None
     return {
         "program": program,
         "side": side,
@@ -208,6 +208,38 @@ def memory_rows():
     ]
 
 
+def native_rows(charged=1.2, program=0.99):
+    calls = [
+        {
+            "kind": "malloc",
+            "case": case,
+            "what": f"what {case} does",
+            "side": side,
+            "ns": 50.0 * (ratio or 1),
+            "ns_quartiles": [49.0, 51.0],
+            "ratio": ratio,
+            "ratio_quartiles": ratio and [ratio - 0.01, ratio + 0.01],
+            "baseline": ratio and "plain",
+            "goal": {"of": "ratio", "most": 1.1} if ratio and case == "working-set" else None,
+            "goal_met": ratio <= 1.1 if ratio and case == "working-set" else None,
+            "operations": 1000,
+            "rounds": 3,
+            "turns": 9,
+        }
+        for case in ("working-set", "pair-64")
+        for side, ratio in (("plain", None), ("preloaded", 1.02), ("charged", charged))
+    ]
+    base = program_row("dicts", "objcg", None, baseline=None)
+    for name in ("ratio", "memory_ratio"):
+        base |= {name: None, f"{name}_quartiles": None}
+    of_programs = [
+        base,
+        program_row("dicts", "loaded", program, baseline="objcg"),
+        mean_row("loaded", program),
+    ]
+    return calls + [{"kind": "programs", **row} for row in of_programs]
+
+
 def start_rows():
     ratios = ("ratio", "cpu_ratio", "memory_ratio")
     return [
@@ -251,6 +283,7 @@ def all_results(minor="3.13"):
         "start": start_rows(),
         "limits": limits_rows(),
         "memory": memory_rows(),
+        "native": native_rows(),
         "instructions": instructions_rows(),
         "suite": suite_rows(),
         "switch": switch_rows(),

@@ -143,6 +143,24 @@ def test_the_worst_round_at_the_limit_counts(goals):
     assert some[above][0] == "not measured (6 of 7 ways only)"
 
 
+def test_charged_and_preloaded_have_a_goal_each_and_all_programs_have_to_be_there(goals):
+    said = lines(goals, native=made_up.native_rows())
+    case = "`native`: 10,000 blocks replaced at random, and written"
+    assert said[f"{case}: preloaded"] == (
+        "1.020x (1.010 to 1.030)",
+        "3.13: met; 3.11: not measured",
+    )
+    assert said[f"{case}: charged"][0] == "**1.200x (1.190 to 1.210)**"
+    mean = "`native`: programs with the library loaded, geometric mean"
+    assert said[mean][0] == "0.990x"
+    missed = lines(goals, native=made_up.native_rows(program=1.001))
+    assert missed[mean] == ("**1.001x**", "3.13: **MISSED**; 3.11: not measured")
+    some = [row | {"programs": 1} for row in made_up.native_rows()]
+    assert lines(goals, native=some)[mean][0] == "not measured (1 of 8 programs only)"
+    calls = lines(goals, native=made_up.native_rows()[:-3])
+    assert calls[mean][0].startswith("not measured (no row with program geometric mean")
+
+
 def test_both_versions_have_to_meet_a_goal(goals):
     text = goals.summary({m: {"suite": made_up.suite_rows()} for m in ("3.13", "3.11")})
     assert "| 0.990x | 0.990x | met |" in text

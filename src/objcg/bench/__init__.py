@@ -21,6 +21,7 @@ NAMES: tuple[str, ...] = (
     "start",
     "limits",
     "memory",
+    "native",
     "suite",
     "switch",
     "scale",

@@ -29,13 +29,15 @@ class Worker:
     """A process that runs ``main(setup)`` of a module of this package and answers questions.
 
     With a library, which is loaded before all and replaces malloc, its interpreter uses malloc for
-    everything; else the allocator is the one by default.
+    everything, unless Python is to be left alone; else the allocator is the one by default.
     """
 
-    def __init__(self, module: str, setup: Any, *, library: str | None = None) -> None:
+    def __init__(
+        self, module: str, setup: Any, *, library: str | None = None, for_python: bool = True
+    ) -> None:
         self._environment = environment()
         if library is not None:
-            self._environment |= preload(library)
+            self._environment |= preload(library, for_python=for_python)
         self._command = [sys.executable, "-c", _START, json.dumps(sys.path), module]
         self._command.append(json.dumps(setup))
 

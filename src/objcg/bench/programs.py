@@ -102,11 +102,13 @@ def measure(
     options: Options,
     *,
     may_fail: Collection[str] = (),
+    baseline: str = STOCK,
 ) -> list[Row]:
     """Measure the programs asked for as all sides; return a row for each of both, and the means.
 
-    The sides of one program run one after the other, in an order drawn anew each time. A side that
-    may fail has a row with the reason, under "failed", for each program on which it does.
+    One of the sides is the baseline of the others' ratios. The sides of one program run one after
+    the other, in an order drawn anew each time. A side that may fail has a row with the reason,
+    under "failed", for each program on which it does.
 
     Raises:
         BenchmarkError: another side failed, or not all did the same.
@@ -147,11 +149,11 @@ def measure(
     rows = [
         _failure(name, side, failures[name, side])
         if (name, side) in failures
-        else _row(name, side, results)
+        else _row(name, side, results, baseline)
         for name in names
         for side in sides
     ]
-    rows += [_mean(side, rows) for side in sides if side != STOCK]
+    rows += [_mean(side, rows, baseline) for side in sides if side != baseline]
     where = {"scale": scale, "rounds": options.rounds, "seed": options.seed}
     return [{**row, **where} for row in rows]
 
@@ -162,13 +164,13 @@ def _failure(name: str, side: str, reason: str) -> Row:
     return {"program": name, "side": side, "failed": reason, **none}
 
 
-def _row(name: str, side: str, results: dict[Cell, list[Result]]) -> Row:
-    mine, stock = results[name, side], results[name, STOCK]
+def _row(name: str, side: str, results: dict[Cell, list[Result]], baseline: str) -> Row:
+    mine, base = results[name, side], results[name, baseline]
 
     def compare(what: str, value: Callable[[Result], float]) -> Row:
-        if side == STOCK:
+        if side == baseline:
             return nothing(what)
-        return summary(what, ratios([value(r) for r in mine], [value(r) for r in stock]))
+        return summary(what, ratios([value(r) for r in mine], [value(r) for r in base]))
 
     return {
         "program": name,
@@ -177,14 +179,14 @@ def _row(name: str, side: str, results: dict[Cell, list[Result]]) -> Row:
         **summary("peak_bytes", [result.peak_bytes for result in mine]),
         **compare("ratio", lambda result: result.cpu_seconds),
         **compare("memory_ratio", lambda result: result.peak_bytes),
-        "baseline": None if side == STOCK else STOCK,
+        "baseline": None if side == baseline else baseline,
         "group": mine[-1].group or None,
         "group_peak": statistics.median(result.group_peak for result in mine),
         "allocator": mine[-1].allocator or None,
     }
 
 
-def _mean(side: str, rows: list[Row]) -> Row:
+def _mean(side: str, rows: list[Row], baseline: str) -> Row:
     """Return the geometric means over the programs that the side could run."""
     of_side = [row for row in rows if row["side"] == side]
     measured = [row for row in of_side if "failed" not in row]
@@ -195,7 +197,7 @@ def _mean(side: str, rows: list[Row]) -> Row:
         "side": side,
         "ratio": geometric_mean(row["ratio"] for row in measured),
         "memory_ratio": geometric_mean(row["memory_ratio"] for row in measured),
-        "baseline": STOCK,
+        "baseline": baseline,
         "programs": len(measured),
         "programs_asked": len(of_side),
     }
@@ -255,19 +257,19 @@ def left_out(rows: list[Row]) -> list[str]:
 
 
 def tables(
-    rows: list[Row], *, quartiles: bool = True
+    rows: list[Row], *, quartiles: bool = True, baseline: str = STOCK
 ) -> list[tuple[str, str, tuple[list[str], list[list[str]]]]]:
     """Return name, what it shows, headings and lines of each."""
     rows = [row for row in rows if "skipped" not in row]
     names = list(dict.fromkeys(row["program"] for row in rows))
-    sides = [side for side in dict.fromkeys(row["side"] for row in rows) if side != STOCK]
+    sides = [side for side in dict.fromkeys(row["side"] for row in rows) if side != baseline]
     by_cell = {(row["program"], row["side"]): row for row in rows}
 
-    def lines(ratio: str, stock: Callable[[Row], str]) -> tuple[list[str], list[list[str]]]:
-        return ["program", STOCK, *sides], [
+    def lines(ratio: str, base: Callable[[Row], str]) -> tuple[list[str], list[list[str]]]:
+        return ["program", baseline, *sides], [
             [
                 name,
-                stock(by_cell[name, STOCK]) if name != MEAN else "",
+                base(by_cell[name, baseline]) if name != MEAN else "",
                 *(_cell(by_cell[name, side], ratio, quartiles=quartiles) for side in sides),
             ]
             for name in names

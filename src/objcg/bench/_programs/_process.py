@@ -65,6 +65,8 @@ class Result(NamedTuple):
     """What was loaded by LD_PRELOAD."""
     tracers: tuple[str, ...] = ()
     """The memory profilers that were in the process; see `_side.TRACERS`."""
+    native: bool = False
+    """Whether what C libraries allocate was charged."""
 
 
 class ProcessFailed(BenchmarkError):
@@ -77,6 +79,7 @@ def run(
     *,
     hash_seed: int,
     library: str | None = None,
+    for_python: bool = True,
     timeout: float | None = None,
     is_script: bool = False,
     under: Sequence[str] = (),
@@ -87,10 +90,11 @@ def run(
     """Run a program of Python, by its path, as that side.
 
     A script finds modules in its folder. With a library, which is loaded before all and replaces
-    malloc, the interpreter uses malloc for everything. `under` is the command, of another tool,
-    that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a module that
-    runs the program. A tracer is a memory profiler that has to be found in the process. What of the
-    environment would change the allocator is left out.
+    malloc, the interpreter uses malloc for everything, unless it is not for Python; the side that
+    enables objcg with a library has to charge what C libraries allocate. `under` is the command, of
+    another tool, that runs the interpreter; `options` are the interpreter's, such as ``-m`` with a
+    module that runs the program. A tracer is a memory profiler that has to be found in the process.
+    What of the environment would change the allocator is left out.
 
     Raises:
         ProcessFailed: see there.
@@ -105,12 +109,13 @@ def run(
             [*under, sys.executable, *options, child, side, report, path, *command],
             hash_seed=hash_seed,
             library=library,
+            for_python=for_python,
             timeout=timeout,
             environ=environ,
         )
         try:
             with open(report, encoding="utf-8") as file:
-                group, group_peak, allocator, loaded, tracers = file.read().splitlines()
+                group, group_peak, allocator, loaded, tracers, native = file.read().splitlines()
         except (OSError, ValueError):
             raise ProcessFailed("it left no report") from None
     result = Result(
@@ -122,6 +127,7 @@ def run(
         allocator=allocator,
         library=loaded,
         tracers=tuple(tracers.split()),
+        native=native == "native",
     )
     if under and os.path.basename(result.library).startswith("vgpreload_"):
         result = result._replace(library="")  # valgrind's own, which replaces nothing
@@ -134,6 +140,7 @@ def launch(
     *,
     hash_seed: int,
     library: str | None = None,
+    for_python: bool = True,
     timeout: float | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Usage:
@@ -144,7 +151,7 @@ def launch(
     """
     variables = {"PYTHONHASHSEED": str(hash_seed % 2**32)}
     if library is not None:
-        variables |= preload(library)
+        variables |= preload(library, for_python=for_python)
     extra = [f"{name}={text}" for name, text in variables.items()]
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(len(extra)), *extra]
     output, errors = _communicate([*launcher, *command], environment(environ), timeout)
@@ -163,14 +170,15 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: text for name, text in environ.items() if name not in _UNWANTED}
 
 
-def preload(library: str) -> dict[str, str]:
-    """Return the variables that load a library before all and have CPython use its malloc."""
-    return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc"}
+def preload(library: str, *, for_python: bool = True) -> dict[str, str]:
+    """Return the variables that load a library before all, and have CPython use its malloc."""
+    return {"LD_PRELOAD": library, **({"PYTHONMALLOC": "malloc"} if for_python else {})}
 
 
 def _check(side: str, result: Result, library: str | None, tracer: str | None) -> None:
     if side == OBJCG:
         right = result.group not in {"", "/"} and result.group_peak > 0
+        right &= result.native == (library is not None)
     else:
         right = result.group == ""
     if tracer is None:

@@ -22,6 +22,7 @@ def main() -> None:
     sys.path[:] = path.splitlines()
     if side == "objcg":
         import objcg
+        from objcg import _core
 
         objcg.enable()
         with objcg.group("/bench"):
@@ -30,12 +31,13 @@ def main() -> None:
             finally:
                 # what frees in the very end is the program's, too
                 group = objcg.current_group()
-                tell(report, group.path, group.memory.peak)
+                native = _core.native_state() is None
+                tell(report, group.path, group.memory.peak, native=native)
     else:
         try:
             run()
         finally:
-            tell(report, "objcg was imported" if "objcg" in sys.modules else "", 0)
+            tell(report, "objcg was imported" if "objcg" in sys.modules else "", 0, native=False)
 
 
 def run() -> None:
@@ -43,8 +45,11 @@ def run() -> None:
     runpy.run_path(sys.argv[0], {"__builtins__": builtins}, "__main__")
 
 
-def tell(report: str, group: str, peak: int) -> None:
-    """Write group, its peak, the interpreter's allocator, a library loaded before all, tracers."""
+def tell(report: str, group: str, peak: int, *, native: bool) -> None:
+    """Write group, its peak, the interpreter's allocator, a library loaded before all, tracers.
+
+    The last line is whether native memory is charged.
+    """
     library = os.environ.get("LD_PRELOAD", "")
     if library:
         with open("/proc/self/maps", encoding="utf-8") as file:
@@ -52,7 +57,7 @@ def tell(report: str, group: str, peak: int) -> None:
                 library = ""
     with open(report, "w", encoding="utf-8") as file:
         file.write(f"{group}\n{peak}\n{os.environ.get('PYTHONMALLOC', '')}\n{library}\n")
-        file.write(f"{' '.join(tracers())}\n")
+        file.write(f"{' '.join(tracers())}\n{'native' if native else ''}\n")
 
 
 def tracers() -> list[str]:
