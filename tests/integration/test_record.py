@@ -279,6 +279,9 @@ def test_a_recorder_that_is_killed_leaves_all_but_its_last_second(seed, record, 
 def test_what_is_read_is_what_the_region_has(program, tmp_path, capsys):
     program("+ 3000000")
     program("new /a/b/c")
+    # so that both read the same; a stopped process is recorded like any other
+    program.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, program.process.pid, os.WSTOPPED)
     path = str(tmp_path / "r.db")
     assert main(["record", program.pid, "-o", path, "--duration", "0.01"]) == 0
     expected = region.read(region.find(program.process.pid))

@@ -412,7 +412,8 @@ def test_a_day_of_a_thousand_groups_that_all_change_each_second_is_below_200_mb(
         for hour in range(1, 24):
             db.execute(
                 "INSERT INTO samples SELECT id + :n, session, at + :n * 1000000000,"
-                " clock + :n * 1000000000, rss, key + :n, frame FROM samples WHERE id <= 3600",
+                " clock + :n * 1000000000, rss, rss_shared, key + :n, frame FROM samples"
+                " WHERE id <= 3600",
                 {"n": hour * HOUR},
             )
     db.close()
