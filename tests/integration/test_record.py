@@ -254,7 +254,7 @@ def test_a_recorder_that_is_killed_leaves_all_but_its_last_second(seed, record, 
     path = tmp_path / "r.db"
     with Program(RESTLESS) as program:
         recorder = record(program.pid, "--interval", "0.01")
-        time.sleep(random.Random(seed).uniform(0, 3))
+        time.sleep(random.Random(seed).uniform(0, 5))
         alive = recorder.process.poll() is None
         killed = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         recorder.process.kill()
@@ -265,8 +265,8 @@ def test_a_recorder_that_is_killed_leaves_all_but_its_last_second(seed, record, 
             # the first is there since before the first line was told
             assert moments
             assert recording.sessions[0].ending is None
-            # one second between two commits, and what one sample takes on a busy machine
-            assert killed - moments[-1].clock < 3 * 10**9
+            # one second between two commits, and what a sample takes on a busy machine
+            assert killed - moments[-1].clock < 2 * 10**9
             for moment in moments:
                 assert {recording.groups[number].path for number in moment.ids} >= {"/"}
         # and it can be continued
@@ -279,6 +279,9 @@ def test_a_recorder_that_is_killed_leaves_all_but_its_last_second(seed, record, 
 def test_what_is_read_is_what_the_region_has(program, tmp_path, capsys):
     program("+ 3000000")
     program("new /a/b/c")
+    # so that both read the same; a stopped process is recorded like any other
+    program.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, program.process.pid, os.WSTOPPED)
     path = str(tmp_path / "r.db")
     assert main(["record", program.pid, "-o", path, "--duration", "0.01"]) == 0
     expected = region.read(region.find(program.process.pid))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
 import zlib
 from functools import partial
 from operator import add
@@ -273,6 +276,56 @@ def test_two_groups_with_one_number_are_no_sample(tmp_path):
         assert recording.samples == 1
 
 
+def test_what_is_written_is_in_the_file_within_a_second(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(writer.time, "monotonic", lambda: now)
+    path = str(tmp_path / "r.db")
+    with new(path) as recorder:
+        seen = []
+        for i in range(21):
+            now = 100.0 + i / 10
+            recorder.add_groups([group("/", 1, i)], (None, None), AT, CLOCK + i)
+            with Recording(path) as recording:
+                seen.append(recording.samples)
+    assert seen == [0] * 10 + [11] * 10 + [21]
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+from unit.recorded import AT, CLOCK, group, process
+from objcg.views.recording import writer
+writer._COMMIT_SECONDS = 1000
+recorder = writer.Writer(sys.argv[1], process(), 1.0, "0.1.0")
+groups = [group("/", 1, 5), *(group(f"/first-{i}", i, i) for i in range(2, 500))]
+recorder.add_groups(groups, (None, None), AT, CLOCK)
+recorder.commit()
+# far more than SQLite keeps in memory: it is on its way into the file
+groups = [group("/", 1, 6), *(group(f"/{i}" + "x" * 240, i, i) for i in range(1000, 120_000))]
+recorder.add_groups(groups, (None, None), AT, CLOCK + 1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_of_a_sample_in_the_midst_of_which_the_recorder_is_killed_nothing_is_there(tmp_path):
+    path = str(tmp_path / "r.db")
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", KILLED, path, tests], check=False)
+    assert done.returncode == -signal.SIGKILL
+    # some of it is: or this tests nothing
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) > 2_000_000
+    for _ in range(2):
+        with Recording(path) as recording:
+            assert recording.samples == 1
+            assert len(recording.groups) == 499
+            assert recording.moment(1).columns[0][:3] == [5, 2, 3]
+        # and again, after it was continued
+        new(path).close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    db.close()
+
+
 def test_another_process_cannot_be_recorded_into_the_same_file(tmp_path):
     path = tmp_path / "r.db"
     new(path).close()
@@ -412,7 +465,8 @@ def test_a_day_of_a_thousand_groups_that_all_change_each_second_is_below_200_mb(
         for hour in range(1, 24):
             db.execute(
                 "INSERT INTO samples SELECT id + :n, session, at + :n * 1000000000,"
-                " clock + :n * 1000000000, rss, key + :n, frame FROM samples WHERE id <= 3600",
+                " clock + :n * 1000000000, rss, rss_shared, key + :n, frame FROM samples"
+                " WHERE id <= 3600",
                 {"n": hour * HOUR},
             )
     db.close()
