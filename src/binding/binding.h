@@ -194,6 +194,12 @@ int hooks_installed(void);
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
 
+/*
+ * Between (1) and (0) a block of the raw domain from before enable() stays nobody's
+ * on this thread when it is resized: its user would free it as another domain's.
+ */
+void hooks_keep_older(int keep);
+
 /* Whether this thread holds the GIL. From any thread. */
 bool hooks_with_gil(void);
 

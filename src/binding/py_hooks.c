@@ -441,6 +441,13 @@ static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
 	return raw_alloc(DOMAIN_RAW, size, true);
 }
 
+static __thread int keeps_older __attribute__((tls_model("initial-exec")));
+
+void hooks_keep_older(int keep)
+{
+	keeps_older = keep;
+}
+
 static void *raw_realloc(void *ctx, void *p, size_t size)
 {
 	void *q;
@@ -450,7 +457,7 @@ static void *raw_realloc(void *ctx, void *p, size_t size)
 		return raw_alloc(DOMAIN_RAW, size, false);
 	if (kmem_is_ours(p))
 		return raw_resize(DOMAIN_RAW, p, size);
-	q = size <= OLDER_MAX ? raw_alloc(DOMAIN_RAW, size, false) : NULL;
+	q = size <= OLDER_MAX && !keeps_older ? raw_alloc(DOMAIN_RAW, size, false) : NULL;
 	p = resize_older(&saved_raw, p, q, size);
 	if (unlikely(q && p != q))
 		raw_give_back(DOMAIN_RAW, q);

@@ -140,8 +140,12 @@ static void *numpy_realloc(void *ctx, void *p, size_t size)
 {
 	if (!p)
 		return numpy_malloc(ctx, size);
-	if (!kmem_is_ours(p))
-		return saved.realloc(saved.ctx, p, size);
+	if (!kmem_is_ours(p)) {
+		hooks_keep_older(1);
+		p = saved.realloc(saved.ctx, p, size);
+		hooks_keep_older(0);
+		return p;
+	}
 	return hooks_numpy_realloc(p, size);
 }
 
