@@ -280,7 +280,11 @@ def build_parser() -> argparse.ArgumentParser:
         "process", metavar="PID | FILE", nargs="?", help="a process, or the region file of one"
     )
     web.add_argument(
-        "--port", metavar="N", type=_port, default=0, help="on 127.0.0.1 (default: one that is free)"
+        "--port",
+        metavar="N",
+        type=_port,
+        default=0,
+        help="on 127.0.0.1 (default: one that is free)",
     )
 
     bench = verbs.add_parser(

@@ -77,6 +77,7 @@ class Guard:
 
         first, slash, rest = scope["path"].lstrip("/").partition("/")
         # before anything else: without it nobody learns more
+        refused: str | None
         if not secrets.compare_digest(first.encode(errors="replace"), self._token):
             refused = "the address has no token, or not that of this server"
         else:

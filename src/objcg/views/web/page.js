@@ -139,8 +139,9 @@
     }));
     at("problem").hidden = shown.problem === null;
     text(at("problem"), shown.problem ?? "");
-    at("offenders").replaceChildren(...shown.offenders.map(({ path, why }) =>
-      element("li", "", `${path}: ${why}`)));
+    const named = shown.offenders.map(({ path, why }) => element("li", "", `${path}: ${why}`));
+    if (shown.more) named.push(element("li", "", `and ${shown.more} more`));
+    at("offenders").replaceChildren(...named);
     const missing = shown.groups - shown.rows.length;
     at("left-out").hidden = missing === 0;
     text(at("left-out"), `${missing} smaller groups are left out.`);

@@ -46,9 +46,7 @@ def serve(watch: Watch, listening: socket.socket, announce: Callable[[str], None
     asyncio.run(_serve(watch, listening, announce))
 
 
-async def _serve(
-    watch: Watch, listening: socket.socket, announce: Callable[[str], None]
-) -> None:
+async def _serve(watch: Watch, listening: socket.socket, announce: Callable[[str], None]) -> None:
     port = listening.getsockname()[1]
     token = new_token()
     feed = Feed(watch)

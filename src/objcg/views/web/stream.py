@@ -28,6 +28,8 @@ SAMPLES = 300
 KEPT = 60
 MOST_ROWS = 200
 MOST_EPISODES = 50
+MOST_NAMED = 12
+"""Offenders above the pictures."""
 RED_SECONDS = 10.0
 """How long a group is an offender after it has met a limit."""
 _PAUSE = 5.0
@@ -86,12 +88,9 @@ class Stream:
             "command": printable(found.command),
             "facts": _facts(found),
             "groups": len(found.groups),
-            "offenders": [
-                {"path": printable(group.path), "why": _why(group)}
-                for group in found.groups
-                if group.uid in offenders
-            ],
-            "usage": self._usage(len(found.groups)),
+            "offenders": _worst(found.groups, offenders),
+            "more": max(0, len(offenders) - MOST_NAMED),
+            "usage": self._usage(found.groups, offenders),
             "tree": self._tree(found.groups, offenders),
             "rows": self._rows(sample, offenders),
             "events": [
@@ -169,7 +168,7 @@ class Stream:
 
     # ---- what is shown
 
-    def _usage(self, groups: int) -> pictures.Figure:
+    def _usage(self, groups: list[GroupInfo], offenders: set[int]) -> pictures.Figure:
         points = list(self._points)
         times = [point.at for point in points]
         curves = {path: [point.own.get(path) for point in points] for path in self._colours}
@@ -178,6 +177,7 @@ class Stream:
             max(0, point.total - sum(point.own.get(path, 0) for path in self._colours))
             for point in points
         ]
+        red = {group.path for group in groups if group.uid in offenders}
         marks: dict[int, list[str]] = {}
         for episode in self._episodes:
             if times and episode.first >= times[0]:
@@ -188,11 +188,11 @@ class Stream:
                 times=times,
                 curves=curves,
                 others=others,
-                how_many=max(0, groups - len(self._colours)),
+                how_many=len({group.path for group in groups}.difference(self._colours)),
                 resident=[point.resident for point in points],
                 marks=[(place, "; ".join(texts)) for place, texts in sorted(marks.items())],
             ),
-            self._colours,
+            self._colours | dict.fromkeys(red, pictures.RED),
         )
         figure["layout"]["uirevision"] = "live"
         return figure
@@ -237,7 +237,7 @@ class Stream:
             # as text: a number of JavaScript has 53 bits
             "uid": str(group.uid),
             "path": printable(group.path),
-            "colour": self._colours.get(group.path),
+            "colour": pictures.RED if offends else self._colours.get(group.path),
             "offends": offends,
             "level": level(group).name.lower() if bound else "none",
             "part": round(part, 4),
@@ -270,6 +270,14 @@ def _facts(found: Region) -> list[tuple[str, str]]:
     facts.append(("groups", f"{len(found.groups):,}"))
     facts.append(("native memory", "charged" if found.native else "not charged"))
     return facts
+
+
+def _worst(groups: list[GroupInfo], offenders: set[int]) -> list[dict[str, str]]:
+    worst = sorted(
+        (group for group in groups if group.uid in offenders),
+        key=lambda group: (-group.current, group.path),
+    )
+    return [{"path": printable(group.path), "why": _why(group)} for group in worst[:MOST_NAMED]]
 
 
 def _why(group: GroupInfo) -> str:
