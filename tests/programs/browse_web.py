@@ -57,7 +57,7 @@ def shown(page):
             "document.getElementById('tree').data[0].labels.filter((_, i) =>"
             " document.getElementById('tree').data[0].marker.colors[i] === '#d62728')"
         ),
-        "points": page.evaluate("document.getElementById('usage').data.at(-1).x.length"),
+        "points": page.evaluate("document.getElementById('usage').data[0].x.length"),
         "scripts": page.locator("script").count(),
         "foreign": page.locator("main img, main a, main iframe").count(),
         "alerted": page.evaluate("window.alerted === true"),

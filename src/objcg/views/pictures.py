@@ -186,7 +186,11 @@ def _marks(usage: Usage, times: list[int], scale: int) -> Figure:
         "x": [times[place] for place, _ in usage.marks],
         "y": [round(top, 3) for top in tops],
         "text": [plain(text) for _, text in usage.marks],
-        "marker": {"symbol": "triangle-down", "size": 9, "color": RED},
+        # with a rim: what is below it may be red as well
+        "marker": {
+            **{"symbol": "triangle-down", "size": 10, "color": RED},
+            "line": {"color": "#ffffff", "width": 1.5},
+        },
     }
 
 

@@ -124,7 +124,8 @@
     at("state").dataset.state = state;
   };
 
-  const time = (ms) => new Date(ms).toLocaleTimeString();
+  // as on the axis of the picture
+  const time = (ms) => new Date(ms).toISOString().slice(11, 19);
 
   const show = (shown) => {
     latest = shown;
