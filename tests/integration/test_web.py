@@ -22,7 +22,7 @@ from objcg.cli import main
 from .programs import PROGRAMS, environment, run_python
 from .watched import watching
 
-SCRIPT = "<img src=x onerror=alert(1)><\u2215script><script>alert(1)"
+SCRIPT = "</script><img src=x onerror=alert(1)>$x$<script>alert(1)</script>".replace("/", "\u2215")
 MIB = 1 << 20
 PATIENCE = 60
 """Seconds for what takes one or two, on a machine that is at work."""

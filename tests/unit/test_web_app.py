@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import httpx
 import pytest
@@ -310,11 +311,22 @@ def test_events_come_until_the_process_has_ended_and_tell_of_that():
     assert [one["problem"] for one in shown] == [None, None, "it is being changed", None]
 
 
-def test_a_stream_without_news_is_alive_and_who_comes_late_gets_the_latest(monkeypatch):
+def test_who_comes_late_gets_the_last_state_and_a_stream_without_news_is_alive(monkeypatch):
     monkeypatch.setattr(web, "_BEAT", 0.01)
-    found = stream(Feed(Watched(lives=1), interval=0.001), 4)
-    assert json.loads(found[1].removeprefix("data: "))["state"] == "killed"
-    assert found[2:] == [": still here\n\n"] * 2
+
+    async def read():
+        feed = Feed(Watched(lives=1), interval=0.001)
+        await feed.run()
+        found = []
+        async for text in web._events(feed):
+            found.append(text)
+            if len(found) == 3:
+                feed.close()
+        return found
+
+    last, *beats = asyncio.run(read())
+    assert json.loads(last.removeprefix("data: "))["state"] == "killed"
+    assert beats == [": still here\n\n"] * 2
 
 
 def test_a_slow_reader_skips_to_the_latest():
@@ -325,3 +337,25 @@ def test_a_slow_reader_skips_to_the_latest():
         return number, json.loads(text)["state"]
 
     assert asyncio.run(read()) == (7, "killed")
+
+
+def test_samples_that_take_long_leave_as_much_time_to_others():
+    class Slow(Watched):
+        def __init__(self):
+            super().__init__(lives=4)
+            self.idle = []
+            self.ended = None
+
+        def sample(self):
+            began = time.monotonic()
+            if self.ended is not None:
+                self.idle.append(began - self.ended)
+            time.sleep(0.2)
+            self.ended = time.monotonic()
+            return super().sample()
+
+    watched = Slow()
+    asyncio.run(Feed(watched, interval=0.01).run())
+    # a pause begins when the sample has come out of its thread, and so a moment later
+    assert len(watched.idle) == 3
+    assert min(watched.idle) >= 0.2

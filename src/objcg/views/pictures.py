@@ -188,7 +188,9 @@ def _marks(usage: Usage, times: list[int], scale: int) -> Figure:
         "text": [plain(text) for _, text in usage.marks],
         # with a rim: what is below it may be red as well
         "marker": {
-            **{"symbol": "triangle-down", "size": 10, "color": RED},
+            "symbol": "triangle-down",
+            "size": 10,
+            "color": RED,
             "line": {"color": "#ffffff", "width": 1.5},
         },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from objcg.region import RegionError
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
     from objcg.views.watch import Sample, Watch
 
 INTERVAL = 1.0
-"""Seconds between two samples."""
+"""Seconds from one sample to the next, or more: see `Feed`."""
 
 
 class Feed:
     """Takes samples; `after()` waits for the next. All of it in one event loop.
 
     Only the latest text is kept. Reading a region of many groups takes its time, so that is done in
-    a thread: by one at a time, and what it returns is not changed any more.
+    a thread: by one at a time, and what it returns is not changed any more. The pause after it is
+    as long, or longer: a view takes at most half of a processor, whatever it looks at.
     """
 
     def __init__(self, watch: Watch, interval: float = INTERVAL) -> None:
@@ -43,13 +45,16 @@ class Feed:
     async def run(self) -> None:
         """Take samples until the process has ended, or forever."""
         self._publish(await asyncio.to_thread(self._stream.add, self._latest))
+        took = 0.0
         while self._latest.state is State.RUNNING:
             try:
-                await asyncio.wait_for(self._hurry.wait(), self._interval)
+                await asyncio.wait_for(self._hurry.wait(), max(self._interval - took, took))
             except asyncio.TimeoutError:
                 pass
             self._hurry.clear()
+            began = time.monotonic()
             self._publish(await asyncio.to_thread(self._take))
+            took = time.monotonic() - began
 
     def hurry(self) -> None:
         """Take the next sample at once: something was changed."""

@@ -4,7 +4,8 @@
 (() => {
   const at = (id) => document.getElementById(id);
   const [usage, tree, dialog] = [at("usage"), at("tree"), at("limit")];
-  const config = { responsive: true, displaylogo: false, displayModeBar: false };
+  // a name between two $ is a name, and no formula
+  const config = { responsive: true, displaylogo: false, displayModeBar: false, typesetMath: false };
   const rows = new Map();
   let latest = null;
   let asked = null;
