@@ -267,6 +267,26 @@ def build_parser() -> argparse.ArgumentParser:
         "without -o to standard output",
     )
 
+    web = verbs.add_parser(
+        "web",
+        help="watch the groups of a running process in a browser on this machine, and steer them",
+        description="Serve a page that shows the groups of a process live and can set their "
+        "limits, to browsers on this machine, until interrupted. The address is printed; the token "
+        "in it lets in whoever has it. Without PID or FILE: the running process of this user that "
+        'has objcg on. Needs an extra: pip install "objcg[web]"',
+        allow_abbrev=False,
+    )
+    web.add_argument(
+        "process", metavar="PID | FILE", nargs="?", help="a process, or the region file of one"
+    )
+    web.add_argument(
+        "--port",
+        metavar="N",
+        type=_port,
+        default=0,
+        help="on 127.0.0.1 (default: one that is free)",
+    )
+
     bench = verbs.add_parser(
         "bench",
         usage="objcg bench [NAME [options]]",
@@ -289,6 +309,14 @@ def _interval(text: str) -> float:
         msg = f"{text!r} is not a number of seconds from 0.1 to 60"
         raise argparse.ArgumentTypeError(msg)
     return seconds
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else -1
+    if not 0 <= port <= 65_535:
+        msg = f"{text!r} is not a port, a number from 0 to 65535; 0 is one that is free"
+        raise argparse.ArgumentTypeError(msg)
+    return port
 
 
 class _Version(argparse.Action):

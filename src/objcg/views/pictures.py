@@ -15,7 +15,7 @@ from objcg._sizes import format_size
 from objcg.cli.table import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 Figure = dict[str, Any]
 
@@ -113,11 +113,14 @@ def to_json(value: Any) -> str:
 # ---- usage over time -----------------------------------------------------------------------------
 
 
-def stacked(usage: Usage) -> Figure:
-    """Return the figure of usage over time, the largest groups stacked."""
+def stacked(usage: Usage, colour: Mapping[str, str] | None = None) -> Figure:
+    """Return the figure of usage over time, the largest groups stacked.
+
+    `colour` has one for each curve; without it they are those of `colours()`.
+    """
     unit, scale = _unit(usage)
     times = [round(time * 1000) for time in usage.times]
-    colour = colours(usage.curves)
+    colour = colours(usage.curves) if colour is None else colour
     traces = []
     if usage.others is not None and any(usage.others):
         name = f"{usage.how_many:,} other{'s' * (usage.how_many != 1)}"
@@ -186,7 +189,13 @@ def _marks(usage: Usage, times: list[int], scale: int) -> Figure:
         "x": [times[place] for place, _ in usage.marks],
         "y": [round(top, 3) for top in tops],
         "text": [plain(text) for _, text in usage.marks],
-        "marker": {"symbol": "triangle-down", "size": 9, "color": RED},
+        # with a rim: what is below it may be red as well
+        "marker": {
+            "symbol": "triangle-down",
+            "size": 10,
+            "color": RED,
+            "line": {"color": "#ffffff", "width": 1.5},
+        },
     }
 
 
@@ -213,8 +222,11 @@ def forest(
     moments: Sequence[Sequence[Node]],
     colour: Mapping[str, str] | None = None,
     most: int = MOST_NODES,
+    offenders: Collection[str] = (),
 ) -> Forest:
     """Return the tree of groups at several moments: the `most` with the highest peaks.
+
+    `offenders` are red, whatever is below them, if they are among those.
 
     The rest of a group's children are one place, "others". A group that was read a moment earlier
     than those below it may have less than they have; it is drawn as large as they are.
@@ -234,7 +246,10 @@ def forest(
     parents: list[int | None] = [place[_parent(path)] if path != "/" else None for path in shown]
     paths = [plain(path) for path in shown]
     inner = {_parent(path) for path in peaks if path != "/"}
-    painted = [NEUTRAL if path in inner else _painted(path, colour or {}) for path in shown]
+    painted = [
+        RED if path in offenders else NEUTRAL if path in inner else _painted(path, colour or {})
+        for path in shown
+    ]
     rest = sorted({_parent(path) for path in peaks if path not in chosen} & chosen)
     others = {path: len(shown) + i for i, path in enumerate(rest)}
     for path in rest:

@@ -9,6 +9,8 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    // a name between two $ is a name
+    typesetMath: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
   let moment = data.start;
