@@ -10,8 +10,15 @@
 #define LARGE 3
 #define BATCH 2
 #define STOCK_MAX 2
+#ifndef SLACK
 #define SLACK 2
-#define CEILING(max) (lowered_from != 0 && lowered_from > (max) -> lowered_from + SLACK : (max) + SLACK)
+#endif
+/*
+ * memcg_ceiling(): at_write stands for lowered_from, which is stored just before max.
+ * That it is given up once the group is below max makes the bound tighter, and is left
+ * out.
+ */
+#define CEILING(max) (at_write > (max) -> at_write + SLACK : (max) + SLACK)
 #define GRANTS 1 /* the first refusals come so far below the ceiling */
 #define GRANT 1
 
@@ -21,8 +28,12 @@
 #define NR_OPERATIONS(me) (me == 1 -> 3 : 1)
 #endif
 
+#ifndef FIRST_MAX
 #define FIRST_MAX 4
+#endif
+#ifndef LOWER_MAX
 #define LOWER_MAX 1
+#endif
 
 bit no_further, bounded, no_idle_stock, free_counts, conserved;
 
@@ -30,7 +41,6 @@ short usage;
 byte max = FIRST_MAX;
 byte granted_until;
 byte exempt_until;
-byte lowered_from; /* the usage that max was set below of */
 
 /* By cpu: one slot, for the group's objcg or nobody's. */
 bit key[3];
@@ -40,7 +50,6 @@ bit cpu_lock[3];
 /* What the properties are stated in. */
 byte writes;	/* of max, so far */
 short at_write; /* the usage then: charged, or about to be */
-byte lowered_most; /* the most that lowered_from ever was */
 short held;	/* charges that were let through */
 bit exact[3];	/* the cpu's last charge was let through above max, and max is the same since */
 short blocks;	/* at rest: bytes of the blocks that are left */
@@ -107,19 +116,17 @@ inline try_charge(nr, by_ceiling)
 			/* Whoever adds after the write meets the new limit. */
 			PROPERTY(no_further, by_ceiling || seen != writes || now <= max);
 #endif
-			/* Who is below max again gives lowered_from up while another is at its ceiling. */
-			PROPERTY(bounded, held <= LARGER(at_write, LARGER(CEILING(max), lowered_most + SLACK)));
+			PROPERTY(bounded, held <= LARGER(at_write, CEILING(max)));
 			exact[me] = (by_ceiling && seen == writes)
 		}
 		/* Below its limit again: what was granted is over. */
 		if
-		:: exempt_until != 0 || granted_until != 0 || lowered_from != 0 ->
+		:: exempt_until != 0 || granted_until != 0 ->
 			limit = max;
 			if
 			:: now <= limit ->
 				exempt_until = 0;
-				granted_until = 0;
-				lowered_from = 0
+				granted_until = 0
 			:: else
 			fi
 		:: else
@@ -338,12 +345,6 @@ proctype writer()
 	exempt_until = 0;
 	granted_until = 0;
 #endif
-	/* prepare_lowering() */
-	atomic {
-		lowered_from = (usage > LOWER_MAX -> usage : 0);
-		lowered_most = lowered_from;
-		printf("max is about to be set below %d\n", lowered_from)
-	}
 	atomic {
 		max = LOWER_MAX;
 		writes++;

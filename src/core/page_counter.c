@@ -151,10 +151,11 @@ int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
 
 /*
  * seq_cst, as in page_counter_set_max(): the caller reads the usage next.  A
- * grant above the ceiling of a lower limit is cut by bound_of().
+ * grant above the ceiling of a lower limit is cut by bound_of().  The caller sees
+ * to it that the ceiling is not below what is in use (_budget.py): the container
+ * has no room for more.
  */
 bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max)
 {
-	prepare_lowering(memcg, max);
 	return cas_seq_cst(&memcg->memory.max, &old, max);
 }

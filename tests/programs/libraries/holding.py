@@ -33,10 +33,16 @@ def malloc_in_use() -> int:
 
 
 def seen() -> tuple[int, int]:
-    """Return (RSS, what is charged) of this process in bytes."""
+    """Return (RSS less what is known to be nobody's, what is charged) of this process in bytes.
+
+    That is mapped files, since a library's code is mapped as it is first run, and what objcg itself
+    keeps for the next allocations.
+    """
     resident = _location.resident(os.getpid())
     assert resident is not None
-    return resident[0], objcg.root.memory.current
+    everything, shared = resident
+    kept = _core.slab_stat()["kept"]
+    return everything - shared - kept, objcg.root.memory.current
 
 
 def in_thread(fn) -> None:
