@@ -69,8 +69,17 @@ def filling(what: str, *, thread: bool = False) -> str:
 
 
 # ---- In a real cgroup ----------------------------------------------------------------------------
-@pytest.mark.parametrize("thread", [False, True], ids=["main thread", "thread"])
-@pytest.mark.parametrize("what", FILLS)
+# Blocks of half a KiB to eight that another thread takes as fast as it can are left out: the
+# reclaimer may come too late for them (docs/decisions/0012-the-containers-budget.md).
+@pytest.mark.parametrize(
+    ("what", "thread"),
+    [
+        (what, thread)
+        for what in FILLS
+        for thread in (False, True)
+        if (what, thread) != ("medium blocks", True)
+    ],
+)
 def test_a_program_that_fills_its_container_gets_an_error_and_is_not_killed(
     what: str, thread: bool
 ) -> None:

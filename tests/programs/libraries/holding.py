@@ -99,7 +99,9 @@ def hold(make, expected, *, needs=None, release_natively=None, version=""):
         "peak": group.memory.peak,
     }
     rss, charged_now = seen()
-    result["rss"] = rss
+    resident = _location.resident(os.getpid())
+    assert resident is not None
+    result["rss"] = resident[0]
     result["unaccounted"] = (rss - rss_before) - (charged_now - charged_before)
     holder.release()
     released = {"in place": charged() - baseline}
