@@ -269,12 +269,11 @@ def _repaired_paths(reader: _GroupReader, records: Records) -> dict[int, str]:
         twins = _older_twins(paths, records)
         if not (lost or twins) or attempt == _ATTEMPTS - 1:
             break
-        for gid in lost:
-            parent = records[gid][PARENT] if gid in records else 0
+        for gid in (*lost, *twins):
             reader.repair(gid, records)
-            reader.repair(parent, records)
-        for gid in twins:
-            reader.repair(gid, records)
+            # the parent that it has now, which may be another than it had
+            if gid in records:
+                reader.repair(records[gid][PARENT], records)
     root = records.get(1)
     if root is None or root[PARENT] != 0:
         msg = "it has no root group"
