@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PYTHON = (sys.executable,)
 OBJCG = (sys.executable, "-m", "objcg", "run")
@@ -47,6 +48,32 @@ def run(
         timeout=TIMEOUT,
         check=False,
     )
+
+
+@contextmanager
+def started(*command: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a command, with its region file in `folder`, from when it prints "ready" to its end."""
+    with subprocess.Popen(
+        [str(part) for part in command],
+        cwd=PROGRAMS,
+        env=environment(OBJCG_DIR=str(folder)),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            yield child
+        finally:
+            child.kill()
+            child.wait(TIMEOUT)
+
+
+def objcg(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run an objcg command for the region files in a folder."""
+    command = [sys.executable, "-m", "objcg", *map(str, arguments)]
+    return run(command, env={"OBJCG_DIR": str(folder)})
 
 
 def run_python(

@@ -14,7 +14,7 @@ import pytest
 
 from objcg import region
 
-from .programs import TIMEOUT, environment, run
+from .programs import TIMEOUT, objcg, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,20 +43,8 @@ with full:
 @contextmanager
 def full(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a program that has gone over a limit, and waits in that group."""
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        env=environment(OBJCG_DIR=str(folder)),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            yield child
-        finally:
-            child.kill()
-            child.wait(TIMEOUT)
+    with started(sys.executable, "-c", PROGRAM, folder=folder) as child:
+        yield child
 
 
 def killed(folder: Path) -> int:
@@ -64,11 +52,6 @@ def killed(folder: Path) -> int:
         child.kill()
         child.wait(TIMEOUT)
     return child.pid
-
-
-def objcg(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "objcg", *map(str, arguments)]
-    return run(command, env={"OBJCG_DIR": str(folder)})
 
 
 def autopsy(*arguments: object, folder: Path) -> dict[str, Any]:

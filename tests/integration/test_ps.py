@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .programs import TIMEOUT, environment, run
+from .programs import TIMEOUT, objcg, started
 from .test_tree import serving
 
 if TYPE_CHECKING:
@@ -40,26 +40,9 @@ sys.stdin.read()
 
 @contextmanager
 def preforked(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", PREFORKED],
-        env=environment(OBJCG_DIR=str(folder)),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            yield child
-        finally:
-            # its workers end when the pipe's other end is closed
-            child.kill()
-            child.wait(TIMEOUT)
-
-
-def objcg(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "objcg", *map(str, arguments)]
-    return run(command, env={"OBJCG_DIR": str(folder)})
+    with started(sys.executable, "-W", "ignore", "-c", PREFORKED, folder=folder) as child:
+        # its workers end when the pipe's other end is closed
+        yield child
 
 
 def from_json(*arguments: object, folder: Path) -> dict[str, Any]:

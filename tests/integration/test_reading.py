@@ -20,7 +20,7 @@ import pytest
 
 from objcg import _layout, region
 
-from .programs import PROGRAMS, TIMEOUT, environment, run
+from .programs import TIMEOUT, run, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,21 +45,8 @@ UNFINISHED = (THREADS + CPUS) * STOCK_MAX
 
 @contextmanager
 def running(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, *command],
-        cwd=PROGRAMS,
-        env=environment(OBJCG_DIR=str(folder)),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            yield child
-        finally:
-            child.kill()
-            child.wait(TIMEOUT)
+    with started(sys.executable, *command, folder=folder) as child:
+        yield child
 
 
 def file_of(child: subprocess.Popen[str], folder: Path) -> str:

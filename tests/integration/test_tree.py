@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .charges import charge_of_bytes, within
-from .programs import PROGRAMS, TIMEOUT, environment, is_tree, run
+from .programs import TIMEOUT, environment, is_tree, objcg, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,27 +25,8 @@ LARGE = 3 * SMALL
 @contextmanager
 def serving(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a program that holds memory in groups; it ends when its standard input is closed."""
-    with subprocess.Popen(
-        [sys.executable, "serve.py"],
-        cwd=PROGRAMS,
-        env=environment(OBJCG_DIR=str(folder)),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            yield child
-        finally:
-            child.kill()
-            child.wait(TIMEOUT)
-
-
-def objcg(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run an objcg command for the region files in a folder."""
-    command = [sys.executable, "-m", "objcg", *map(str, arguments)]
-    return run(command, env={"OBJCG_DIR": str(folder)})
+    with started(sys.executable, "serve.py", folder=folder) as child:
+        yield child
 
 
 def tree(*arguments: object, folder: Path) -> dict[str, Any]:
