@@ -189,13 +189,18 @@ class _GroupReader:
 
         Raises RegionError: too many of them.
         """
-        if not 0 < gid < self._groups.capacity:
-            return
-        self._repairs -= 1
-        if self._repairs < 0:
-            msg = f"more than {_MOST_REPAIRS} groups are in no place of a tree"
-            raise RegionError(msg)
-        self._read_again(gid, records)
+        while 0 < gid < self._groups.capacity:
+            self._repairs -= 1
+            if self._repairs < 0:
+                msg = f"more than {_MOST_REPAIRS} groups are in no place of a tree"
+                raise RegionError(msg)
+            before = records.get(gid)
+            self._read_again(gid, records)
+            after = records.get(gid)
+            if after is None or (before is not None and before[UID] == after[UID]):
+                return
+            # another group: so its parent has to be read after it, too
+            gid = after[PARENT]
 
     def _read_again(self, gid: int, records: Records) -> None:
         records.pop(gid, None)
@@ -270,10 +275,10 @@ def _repaired_paths(reader: _GroupReader, records: Records) -> dict[int, str]:
         if not (lost or twins) or attempt == _ATTEMPTS - 1:
             break
         for gid in (*lost, *twins):
+            parent = records[gid][PARENT] if gid in records else 0
             reader.repair(gid, records)
-            # the parent that it has now, which may be another than it had
-            if gid in records:
-                reader.repair(records[gid][PARENT], records)
+            # after it the parent that it has now; of one that has gone, the one that it had
+            reader.repair(records[gid][PARENT] if gid in records else parent, records)
     root = records.get(1)
     if root is None or root[PARENT] != 0:
         msg = "it has no root group"
