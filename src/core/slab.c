@@ -720,6 +720,18 @@ static bool slab_mix_owners(struct slab *slab)
 	return true;
 }
 
+/*
+ * The slot that a current slab of `reference` may have.  Whoever was just charged
+ * has its slot, or an empty one; an owner that is not charged at all (root in a
+ * variant of lab/) may find another's there, whose bytes it would spend.
+ */
+static struct stock *own_or_empty(struct stock *stock, uint32_t reference)
+{
+	uint32_t key = load_relaxed(&stock->key);
+
+	return key == 0 || key == reference ? stock : &no_stock;
+}
+
 void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner)
 {
 	struct slab *slab = next_slab(cpu, class, owner << 1);
@@ -737,8 +749,7 @@ void *slab_alloc(struct cpu *cpu, size_t class, uint32_t owner)
 			slab = own;
 	}
 	if (load_relaxed(&slab->owner) != OWNER_MIXED) {
-		/* The slot is the owner's: it has been charged. */
-		slab->stock = stock_slot(cpu, owner);
+		slab->stock = own_or_empty(stock_slot(cpu, owner), owner << 1);
 		store_relaxed(&slab->owner, owner << 1);
 	}
 	return slab_alloc_fast(cpu, class, owner);

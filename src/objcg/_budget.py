@@ -47,6 +47,8 @@ from ._sizes import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from ._container import Limit
 
 _LEAST_MARGIN = 16 << 20
@@ -139,6 +141,11 @@ def measure() -> None:
             _measure()
     finally:
         _measuring.release()
+
+
+def at_rest() -> AbstractContextManager[object]:
+    """Return a context in which no thread of this process measures: `_in_force` is root's max."""
+    return _measuring
 
 
 def _measure() -> None:

@@ -147,7 +147,20 @@ def _report(pid: int, *, as_json: bool, file: str | None) -> None:
     if os.getpid() != pid:
         # a child of fork() that ends by sys.exit() has our atexit handlers
         return
-    region = _snapshot()
+    with _budget_at_rest():
+        _report_of(_snapshot(), as_json=as_json, file=file)
+
+
+def _budget_at_rest() -> contextlib.AbstractContextManager[object]:
+    """Return what keeps root's max where it is, so that the tree and the budget agree."""
+    if limits.measure is None:
+        return contextlib.nullcontext()
+    from objcg import _budget
+
+    return _budget.at_rest()
+
+
+def _report_of(region: Region, *, as_json: bool, file: str | None) -> None:
     lines = []
     if file is not None:
         try:
