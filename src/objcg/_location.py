@@ -163,11 +163,11 @@ def prune(folder: str, kept: int = KEPT) -> None:
     if len(found) <= kept:
         return
     for file in found:
-        if not is_running(file):
-            try:
+        try:
+            if not is_running(file):
                 dead.append((_updated(file.path), file.path))
-            except OSError:
-                pass
+        except OSError:
+            pass
     dead.sort(reverse=True)
     for _, path in dead[kept:]:
         try:
@@ -187,7 +187,10 @@ def _updated(path: str) -> tuple[int, int]:
 
 
 def is_running(file: RegionFile) -> bool:
-    """Return whether the process that made `file` still runs the program that did."""
+    """Return whether the process that made `file` still runs the program that did.
+
+    Raises OSError when that cannot be known now.
+    """
     if start_time(file.pid) != file.start_time:
         return False
     mapped = mapped_files(file.pid)
@@ -196,11 +199,15 @@ def is_running(file: RegionFile) -> bool:
 
 
 def start_time(pid: int) -> int | None:
-    """Return field 22 of /proc/`pid`/stat, in clock ticks since boot; None: no such process."""
+    """Return field 22 of /proc/`pid`/stat, in clock ticks since boot; None: no such process.
+
+    Raises OSError when that cannot be known now (no descriptor is left): nobody may take a process
+    for dead because of it, and remove its file.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # field 2, the command in brackets, may contain anything
     fields = text[text.rfind(b")") + 1 :].split()

@@ -48,6 +48,6 @@ def _shares(file: _location.RegionFile, membership: str) -> bool:
         with open(f"/proc/{file.pid}/cgroup", "rb") as cgroup:
             if os.fsdecode(cgroup.read()) != membership:
                 return False
+        return _location.start_time(file.pid) == file.start_time
     except OSError:
         return False
-    return _location.start_time(file.pid) == file.start_time

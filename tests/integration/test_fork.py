@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .programs import PROGRAMS, run, run_checked
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # CPython 3.12 and later warn about any fork in a process with threads: in the tests that have some.
 QUIET = ("-W", "ignore::DeprecationWarning")
@@ -43,9 +47,9 @@ def regions():
 """
 
 
-def run_forking(code: str, *options: str) -> list[str]:
+def run_forking(code: str, *options: str, **env: str) -> list[str]:
     """Run code after ``START``; return the words that it printed."""
-    return run_checked(START + code, *options)
+    return run_checked(START + code, *options, **env)
 
 
 def test_the_child_has_a_region_of_its_own() -> None:
@@ -210,24 +214,30 @@ def test_multiprocessing(method: str) -> None:
     assert (PROGRAMS / "grouped_processes.py").exists()
 
 
-def test_the_child_makes_the_folder_anew_when_it_has_gone() -> None:
-    words = run_forking("""
+def test_the_child_makes_the_folder_anew_when_it_has_gone(tmp_path: Path) -> None:
+    words = run_forking(
+        """
 import shutil
 shutil.rmtree(os.environ["OBJCG_DIR"])
 child, seen = in_child(lambda: (os.getpid(), sorted(regions())))
 print(seen == [child])
-""")
+""",
+        OBJCG_DIR=str(tmp_path / "regions"),
+    )
     assert words == ["True"]
 
 
-def test_what_killed_children_leave_behind_does_not_pile_up() -> None:
+def test_what_killed_children_leave_behind_does_not_pile_up(tmp_path: Path) -> None:
     # in_child() ends them by _exit(), and each leaves its file.  One child of PRUNING prunes, by
     # its number: that none of so many does has a chance of exp(-12), wherever the numbers fall.
-    words = run_forking("""
+    words = run_forking(
+        """
 from objcg import _location
 children = 12 * _location.PRUNING
 for _ in range(children):
     in_child(lambda: None)
 print(len(regions()) > _location.KEPT, len(regions()) < children)
-""")
+""",
+        OBJCG_DIR=str(tmp_path / "regions"),
+    )
     assert words == ["True", "True"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -152,6 +153,22 @@ def test_the_file_of_a_running_process_is_not_pruned(tmp_path, monkeypatch):
     monkeypatch.setattr(_location, "is_running", lambda file: file.pid == 4_000_001)
     _location.prune(str(folder), kept=0)
     assert [path.name for path in folder.iterdir()] == ["4000001-1.region"]
+
+
+def test_nothing_is_pruned_when_it_cannot_be_known_who_lives(tmp_path, monkeypatch):
+    folder = tmp_path / "regions"
+    folder.mkdir(mode=0o700)
+    (folder / f"{os.getpid()}-1.region").touch()
+
+    def no_descriptor_is_left(*_args, **_kwargs):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", no_descriptor_is_left)
+        _location.prune(str(folder), kept=0)
+    assert len(list(folder.iterdir())) == 1
+    _location.prune(str(folder), kept=0)
+    assert list(folder.iterdir()) == []
 
 
 def test_the_start_time_is_that_of_the_kernel():
