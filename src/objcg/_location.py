@@ -166,7 +166,7 @@ def prune(folder: str, kept: int = KEPT) -> None:
         try:
             if not is_running(file):
                 dead.append((_updated(file.path), file.path))
-        except OSError:
+        except OSError:  # noqa: PERF203  # few are
             pass
     dead.sort(reverse=True)
     for _, path in dead[kept:]:
