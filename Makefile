@@ -115,6 +115,23 @@ $(MINORS:%=guard-record-%): guard-record-%: $V-%/.objcg
 
 regtest: $(SANITIZERS:%=stress-%) explore-more ## Stress, SECONDS=600 in each build; more schedules
 
+.PHONY: downstream downstream-slice downstream-libraries $(MINORS:%=downstream-%)
+downstream: ## Suites of CPython and of libraries, under objcg beside without: many hours
+	@found=$$(.ci/pythons) || exit 1; failed=; \
+	for part in $$(cut -d' ' -f1 <<<"$$found") libraries; do \
+		$(MAKE) --no-print-directory "downstream-$$part" || failed="$$failed $$part"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+
+$(MINORS:%=downstream-%): downstream-%: $V-%/.objcg
+	$V-$*/bin/python tests/downstream cpython --json docs/downstream $(ARGS)
+
+downstream-libraries: $V/.objcg $V/.downstream
+	$V/bin/python tests/downstream numpy scipy pandas sympy networkx --json docs/downstream $(ARGS)
+
+downstream-slice: $V/.objcg $V/.test $V/.libraries ## A part of it: minutes
+	$V/bin/python tests/downstream --slice
+
 .PHONY: explore-more
 explore-more: build/c-plain/.listed
 	PATH="$(CURDIR)/$V/bin:$$PATH" $V/bin/meson compile -C build/c-plain explore
@@ -167,7 +184,7 @@ clean: ## Remove all that was built or installed here
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.libraries %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.libraries %/.downstream %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -217,6 +234,9 @@ $V-%/.made:
 
 %/.libraries: %/.made pyproject.toml
 	@$(call install,$*,$@,libraries)
+
+%/.downstream: %/.made pyproject.toml
+	@$(call install,$*,$@,downstream)
 
 %/.bench: %/.made pyproject.toml
 	@$(call install,$*,$@,bench peers)
