@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import gc
+import sys
+import textwrap
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 import objcg
 
 from .charges import MIB, RESIDUE, resident
-from .programs import run_checked, run_python
+from .programs import OBJCG, run, run_checked, run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # A program that works in a group and prints: whether the bytes are right, what is left, the drift.
 WORK = """
@@ -85,12 +91,47 @@ def test_other_allocators_of_python(allocator: str) -> None:
     assert run_checked(WORK, PYTHONMALLOC=allocator) == GOOD
 
 
-@pytest.mark.parametrize("options", [("-X", "dev"), ("-O",), ("-s",), ("-X", "importtime")])
+MODES = [
+    *(("-X", option) for option in ("dev", "importtime", "utf8", "faulthandler")),
+    *((option,) for option in ("-O", "-OO", "-s", "-B", "-u", "-E", "-I", "-S", "-d")),
+]
+
+
+@pytest.mark.parametrize("options", MODES, ids="".join)
 def test_modes_of_the_interpreter(options: tuple[str, ...]) -> None:
-    result = run_python(WORK, *options)
+    # -S and -I leave out the folders where this package is
+    where = f"import sys; sys.path[:0] = {[*filter(None, sys.path)]!r}\n"
+    result = run_python(where + textwrap.dedent(WORK), *options)
     assert result.stdout.split() == GOOD
     assert result.returncode == 0
     assert "importtime" in options or result.stderr == ""
+
+
+@pytest.mark.parametrize("options", [("-X", "dev"), ("-O",), ("-I",), ("-X", "tracemalloc")])
+def test_modes_of_the_interpreter_under_run(options: tuple[str, ...]) -> None:
+    """It starts the interpreter anew, with the library for native memory, in the same mode."""
+    code = "import sys; print(sys.flags.dev_mode, sys.flags.optimize, sys.flags.isolated)"
+    result = run([sys.executable, *options, "-m", "objcg", "run", "-c", code])
+    if "tracemalloc" in options:
+        assert result.returncode == 1
+        assert "tracemalloc is already tracing" in result.stderr
+    else:
+        plain = run([sys.executable, *options, "-c", code])
+        assert (result.returncode, result.stdout) == (0, plain.stdout)
+
+
+@pytest.mark.parametrize("allocator", ["debug", "malloc", "malloc_debug", "pymalloc_debug"])
+def test_other_allocators_of_python_under_run(allocator: str) -> None:
+    code = WORK.replace("objcg.enable()", "")
+    result = run([*OBJCG, "-c", code], env={"PYTHONMALLOC": allocator})
+    assert (result.returncode, result.stdout.split()) == (0, GOOD)
+
+
+def test_a_virtual_environment_is_made_and_works(tmp_path: Path) -> None:
+    result = run([*OBJCG, "-m", "venv", "--without-pip", tmp_path / "made"])
+    assert result.returncode == 0, result
+    words = run([tmp_path / "made" / "bin" / "python", "-c", "import sys; print(sys.prefix)"])
+    assert words.stdout.split() == [str(tmp_path / "made")]
 
 
 def test_blocks_from_before_enable_can_be_freed_and_resized_after() -> None:

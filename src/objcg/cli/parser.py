@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         "memory belongs to a group, and the tree of groups is printed to stderr at the end. "
         + _SIZES,
         epilog="All that follows SCRIPT, MODULE or CODE belongs to the program. The exit status is "
-        "the program's; 2 when it could not be started.",
+        "the program's; 2 when it could not be started, 1 when objcg could not be enabled.",
         allow_abbrev=False,
     )
     run.add_argument(
