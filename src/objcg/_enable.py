@@ -7,10 +7,14 @@ import os
 import sys
 from _thread import allocate_lock
 
-from . import _core, _inherit, _location, _numpy, _registry, limits
+from . import _core, _imports, _inherit, _location, _numpy, _registry, limits
 from .errors import EnableError
 from .group import Group
 from .task import Task
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
 
 _OLDEST = (3, 10)
 _NEWEST = (3, 13)
@@ -62,6 +66,7 @@ def enable(*, migration: bool = True) -> None:
         os.register_at_fork(after_in_child=_after_fork)
         # last, as no_file below: under -W error it raises
         _numpy.install()
+        _imports.when_imported(("multiprocessing.util",), _leave_with_multiprocessing)
     if no_file is not None:
         _warn(no_file)
 
@@ -152,7 +157,6 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     no_file = _move_out()
     limits.restart_in_child()
-    _leave_with_multiprocessing()
     if no_file is not None:
         # last: under -W error it raises
         _warn(no_file)
@@ -187,10 +191,9 @@ class _Exit:
 _exit = _Exit()
 
 
-def _leave_with_multiprocessing() -> None:
-    """Have `_at_exit` called at the end of a multiprocessing child, which skips `atexit`."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.register_after_fork(
-            _exit, lambda _: util.Finalize(None, _at_exit, exitpriority=-(2**31))
-        )
+def _leave_with_multiprocessing(util: types.ModuleType) -> None:
+    """Have `_at_exit` called at the end of a multiprocessing child, which skips `atexit`.
+
+    Once, when `multiprocessing.util` is loaded: children inherit what is registered there.
+    """
+    util.register_after_fork(_exit, lambda _: util.Finalize(None, _at_exit, exitpriority=-(2**31)))

@@ -241,3 +241,12 @@ print(len(regions()) > _location.KEPT, len(regions()) < children)
         OBJCG_DIR=str(tmp_path / "regions"),
     )
     assert words == ["True", "True"]
+
+
+def test_what_multiprocessing_is_told_does_not_grow_with_each_generation() -> None:
+    words = run_forking("""
+from multiprocessing import util
+known = len(util._afterfork_registry)
+print(known >= 1, in_child(lambda: in_child(lambda: len(util._afterfork_registry))) == known)
+""")
+    assert words == ["True", "True"]
