@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,17 @@ def enabled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Switch objcg on, with the region files of this session in a folder of their own."""
     os.environ["OBJCG_DIR"] = str(tmp_path_factory.mktemp("regions"))
     objcg.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_not_ignored() -> None:
+    """Have programs started by tests take the signals that nohup and shells' jobs ignore.
+
+    What is ignored stays so in a program that is executed; what has a handler does not.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def remove_subtree(group: objcg.Group) -> None:
