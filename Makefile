@@ -115,6 +115,10 @@ $(MINORS:%=guard-record-%): guard-record-%: $V-%/.objcg
 
 regtest: $(SANITIZERS:%=stress-%) explore-more ## Stress, SECONDS=600 in each build; more schedules
 
+.PHONY: soak
+soak: $V/.objcg ## The service with everything changing at random, for SECONDS=600
+	$V/bin/python tests/soak/soak.py --seconds $(SECONDS) $(ARGS)
+
 .PHONY: downstream downstream-slice downstream-libraries $(MINORS:%=downstream-%)
 downstream: ## Suites of CPython and of libraries, under objcg beside without: many hours
 	@found=$$(.ci/pythons) || exit 1; failed=; \
