@@ -8,9 +8,9 @@ threads work in groups of their own, whose limits are set at random, also below 
 are moved, groups removed under them and made again; children are forked, work in groups, and audit
 themselves.  Each second the process is audited.
 
-At the end memory is flat: the median RSS of the last quarter is not above that of the second by more
-than a twentieth and 4 MiB.  Drift was 0 at each audit, in children too, and nobody but offenders was
-refused.  Exit status: 0 if so, 1 if not.
+At the end memory is flat: the median RSS of the last quarter is not above that of the second by
+more than a twentieth and 4 MiB.  Drift was 0 at each audit, in children too, and nobody but
+offenders was refused.  Exit status: 0 if so, 1 if not.
 """
 
 from __future__ import annotations
