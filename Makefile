@@ -115,6 +115,25 @@ $(MINORS:%=guard-record-%): guard-record-%: $V-%/.objcg
 
 regtest: $(SANITIZERS:%=stress-%) explore-more ## Stress, SECONDS=600 in each build; more schedules
 
+# In environments of their own, so that nobody measures with the slow build by mistake.
+.PHONY: coverage coverage-measured
+coverage: ## What no test reaches: lines and branches of C, lines of Python, in build/coverage
+	$(MAKE) V=.venv-coverage coverage-measured
+
+coverage-measured: setup_arguments = $(sanitize_coverage)
+coverage-measured: $V/.objcg $V/.test $V/.libraries $V/.coverage build/c-coverage/.listed
+	rm -rf build/coverage && mkdir -p build/coverage
+	find build/c-coverage $V/build -name '*.gcda' -delete
+	PATH="$(CURDIR)/$V/bin:$$PATH" $V/bin/meson test -C build/c-coverage --suite check --print-errorlogs
+	COVERAGE_CORE=sysmon $V/bin/python -m coverage run -m pytest $(ARGS) || echo "tests failed: see above" >&2
+	$V/bin/python -m coverage combine -q
+	$V/bin/python -m coverage report --skip-covered --show-missing >build/coverage/python.txt
+	$V/bin/gcovr --root . --filter src/ --exclude-throw-branches --merge-mode-functions separate \
+		--gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file \
+		--txt build/coverage/c.txt --txt-metric branch --json build/coverage/c.json \
+		--txt-summary build/c-coverage $V/build
+	@tail -1 build/coverage/python.txt; echo "build/coverage: c.txt, c.json, python.txt"
+
 .PHONY: soak
 soak: $V/.objcg ## The service with everything changing at random, for SECONDS=600
 	$V/bin/python tests/soak/soak.py --seconds $(SECONDS) $(ARGS)
@@ -188,7 +207,7 @@ clean: ## Remove all that was built or installed here
 
 .PHONY: FORCE
 FORCE:
-.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.libraries %/.downstream %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
+.PRECIOUS: %/.made $V-%/.made %/.build %/.test %/.libraries %/.downstream %/.coverage %/.lint %/.bench %/.suite %/.objcg build/c-%/.configured build/c-%/.listed
 
 # $(call update,FILE,COMMAND): the output of COMMAND becomes FILE, if it differs.
 update = mkdir -p $(dir $1); { $2; } >$1.new; \
@@ -242,6 +261,9 @@ $V-%/.made:
 %/.downstream: %/.made pyproject.toml
 	@$(call install,$*,$@,downstream)
 
+%/.coverage: %/.made pyproject.toml
+	@$(call install,$*,$@,coverage)
+
 %/.bench: %/.made pyproject.toml
 	@$(call install,$*,$@,bench peers)
 
@@ -282,11 +304,13 @@ build/configuration: FORCE
 	@PATH="$(CURDIR)/$*/bin:$$PATH" $*/bin/python -m pip install -q --no-build-isolation \
 		--no-deps --force-reinstall --config-settings=build-dir=$*/build \
 		--config-settings=setup-args=-Dwerror=$(WERROR) \
+		$(foreach argument,$(setup_arguments),--config-settings=setup-args=$(argument)) \
 		--config-settings=setup-args=-Dlab=$(if $(filter $V $V-3.11,$*),true,false) .
 	@touch $@
 
 sanitize_plain := -Dbuildtype=debugoptimized
 sanitize_asan := -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined
+sanitize_coverage := -Dbuildtype=debug -Db_coverage=true -Dc_args=-fprofile-update=atomic
 sanitize_tsan := -Dbuildtype=debug -Doptimization=1 -Db_sanitize=thread
 
 build/c-%/.configured: build/configuration $V/.build Makefile meson.options | source-lists
