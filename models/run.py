@@ -318,6 +318,7 @@ LIMITS = Model(
         "bounded": "what is charged is within the ceiling, or the usage at the last write",
         "no_idle_stock": "no large charge is refused while its cpu has bytes of the group in stock",
         "free_counts": "after a charge above max, a free on that cpu lowers the usage at once",
+        "by_hand": "no bound is left of a max that was set by hand",
         "conserved": "at rest the usage is what the blocks and stocks have",
     },
     (
@@ -329,6 +330,20 @@ LIMITS = Model(
             "with exempt(); max is stored by another process, which takes no GIL",
             ("EXEMPT",),
         ),
+        Run(
+            "auto",
+            None,
+            "max is replaced, with a bound, while it may be set by hand",
+            ("AUTO", "SLACK=3"),
+        ),
+        broken(
+            "unbound-before-max",
+            "by_hand",
+            "the bound is taken away before max is stored",
+            "AUTO",
+            "SLACK=3",
+        ),
+        broken("bound-after-max", "by_hand", "the bound is stored after max", "AUTO", "SLACK=3"),
         broken("exempt-not-clamped", "bounded", "a reserve outlives its max", "EXEMPT"),
         broken("max-cached", "no_further", "max is loaded once, not by each charge"),
         broken("max-before-add", "no_further", "max is loaded before the charge is added"),

@@ -18,11 +18,21 @@
  * That it is given up once the group is below max makes the bound tighter, and is left
  * out.
  */
+#ifdef AUTO
+/* The bound of a max that follows something, which the reclaimer has set; it stores no lowered_from. */
+#define BOUND 2
+byte bounded_to;
+/* The bound comes before the max: until then it is below it, and max is what holds. */
+#define MOST(max) LARGER(max, CEILING(max))
+#define CEILING(max) (bounded_to != 0 && bounded_to < (max) + SLACK -> bounded_to : (max) + SLACK)
+#else
 #define CEILING(max) (at_write > (max) -> at_write + SLACK : (max) + SLACK)
+#define MOST(max) CEILING(max)
+#endif
 #define GRANTS 1 /* the first refusals come so far below the ceiling */
 #define GRANT 1
 
-#ifdef EXEMPT
+#if defined(EXEMPT) || defined(AUTO)
 #define NR_OPERATIONS(me) (me == 1 -> 2 : 1)
 #else
 #define NR_OPERATIONS(me) (me == 1 -> 3 : 1)
@@ -34,8 +44,9 @@
 #ifndef LOWER_MAX
 #define LOWER_MAX 1
 #endif
+#define HAND_MAX 3
 
-bit no_further, bounded, no_idle_stock, free_counts, conserved;
+bit no_further, bounded, no_idle_stock, free_counts, by_hand, conserved;
 
 short usage;
 byte max = FIRST_MAX;
@@ -116,7 +127,7 @@ inline try_charge(nr, by_ceiling)
 			/* Whoever adds after the write meets the new limit. */
 			PROPERTY(no_further, by_ceiling || seen != writes || now <= max);
 #endif
-			PROPERTY(bounded, held <= LARGER(at_write, CEILING(max)));
+			PROPERTY(bounded, held <= LARGER(at_write, MOST(max)));
 			exact[me] = (by_ceiling && seen == writes)
 		}
 		/* Below its limit again: what was granted is over. */
@@ -337,6 +348,69 @@ proctype reclaimer()
 }
 #endif
 
+#ifdef AUTO
+
+/* page_counter_replace_max(), while page_counter_set_max() may come from elsewhere. */
+proctype follower()
+{
+#ifndef BROKEN_BOUND_AFTER_MAX
+	atomic {
+		bounded_to = BOUND;
+		at_write = usage;
+		printf("the ceiling is bounded to %d\n", bounded_to)
+	}
+#endif
+	if
+	:: atomic {
+		max == FIRST_MAX ->
+		max = LOWER_MAX;
+		writes++;
+		at_write = usage;
+		exact[1] = 0;
+		exact[2] = 0;
+		printf("max follows to %d; usage is %d\n", max, usage)
+	   }
+#ifdef BROKEN_BOUND_AFTER_MAX
+		atomic {
+			bounded_to = BOUND;
+			at_write = usage
+		}
+#endif
+	:: atomic { max != FIRST_MAX -> bounded_to = 0 }
+	fi;
+	nr_done++
+}
+
+/* By hand, page_counter_set_max(); or not at all. */
+proctype writer()
+{
+	if
+	:: true
+	:: true ->
+#ifdef BROKEN_UNBOUND_BEFORE_MAX
+		atomic {
+			bounded_to = 0;
+			at_write = usage
+		}
+#endif
+		atomic {
+			max = HAND_MAX;
+			writes++;
+			at_write = usage;
+			exact[1] = 0;
+			exact[2] = 0;
+			printf("max is set to %d; usage is %d\n", max, usage)
+		}
+#ifndef BROKEN_UNBOUND_BEFORE_MAX
+		atomic {
+			bounded_to = 0;
+			at_write = usage
+		}
+#endif
+	fi;
+	nr_done++
+}
+#else
 /* Another process stores memory.max; or page_counter_set_max(), with the GIL. */
 proctype writer()
 {
@@ -358,6 +432,7 @@ proctype writer()
 #endif
 	nr_done++
 }
+#endif
 
 init {
 	atomic {
@@ -372,6 +447,8 @@ init {
 		run user(2);
 #ifdef EXEMPT
 		run reclaimer();
+#elif defined(AUTO)
+		run follower();
 #else
 		nr_done++;
 #endif
@@ -380,6 +457,9 @@ init {
 	atomic {
 		nr_done == 4;
 		printf("at rest: usage %d, blocks %d, stocks %d and %d\n", usage, blocks, stock[1], stock[2]);
+#ifdef AUTO
+		PROPERTY(by_hand, max != HAND_MAX || bounded_to == 0);
+#endif
 		PROPERTY(conserved, usage == blocks + stock[1] + stock[2]);
 		PROPERTY(conserved, usage == held)
 	}

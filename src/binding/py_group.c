@@ -277,17 +277,17 @@ static PyObject *group_set(PyObject *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
-/* _replace_max(old, new): see page_counter_replace_max(). */
+/* _replace_max(old, new, bound): see page_counter_replace_max(). */
 static PyObject *group_replace_max(PyObject *self, PyObject *args)
 {
 	struct mem_cgroup *memcg = group_memcg(self);
 	struct charge_result result = {0, 0, 0};
-	PyObject *values[2];
-	int64_t sizes[2] = {COUNTER_UNSET, COUNTER_UNSET};
+	PyObject *values[3];
+	int64_t sizes[3] = {COUNTER_UNSET, COUNTER_UNSET, COUNTER_UNSET};
 
-	if (!memcg || !PyArg_ParseTuple(args, "OO", &values[0], &values[1]))
+	if (!memcg || !PyArg_ParseTuple(args, "OOO", &values[0], &values[1], &values[2]))
 		return NULL;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		if (values[i] == Py_None)
 			continue;
 		sizes[i] = PyLong_AsLongLong(values[i]);
@@ -298,7 +298,7 @@ static PyObject *group_replace_max(PyObject *self, PyObject *args)
 			return NULL;
 		}
 	}
-	if (!page_counter_replace_max(memcg, sizes[0], sizes[1]))
+	if (!page_counter_replace_max(memcg, sizes[0], sizes[1], sizes[2]))
 		Py_RETURN_FALSE;
 	if (memcg_current(memcg) > sizes[1]) {
 		drain_stocks_of(memcg);

@@ -245,7 +245,7 @@ static void wait_for_reclaimer(struct mem_cgroup *memcg)
 {
 	const struct timespec pause = {0, WAIT_NS};
 	int64_t max = load_relaxed(&memcg->memory.max);
-	int64_t far = max + (page_counter_ceiling(max) - CEILING_GRANTS - max) / 4;
+	int64_t far = max + (memcg_ceiling(memcg, max) - CEILING_GRANTS - max) / 4;
 
 	if (waits_left > 0 && reclaimer_is_running() && load_relaxed(&memcg->memory.usage) > far) {
 		waits_left--;

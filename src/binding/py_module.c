@@ -104,6 +104,8 @@ static PyObject *set_auto(PyObject *module, PyObject *on)
 		fetch_or_acq_rel(&region.header->flags, (uint32_t)REGION_AUTO);
 	else
 		fetch_and_acq_rel(&region.header->flags, ~(uint32_t)REGION_AUTO);
+	if (!automatic)
+		page_counter_unbound(memcg_from_id(MEMCG_ROOT));
 	Py_RETURN_NONE;
 }
 

@@ -112,6 +112,7 @@ static void memcg_reset(struct mem_cgroup *memcg)
 	store_relaxed(&memcg->exempt_until, 0);
 	store_relaxed(&memcg->granted_until, 0);
 	store_relaxed(&memcg->lowered_from, 0);
+	store_relaxed(&memcg->bounded_to, 0);
 	store_relaxed(&memcg->wanted, 0);
 	store_relaxed(&memcg->nr_tasks, 0);
 	store_relaxed(&memcg->nr_children, 0);

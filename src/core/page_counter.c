@@ -146,16 +146,35 @@ int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max)
 	forget_grants(memcg);
 	prepare_lowering(memcg, max);
 	xchg_seq_cst(&memcg->memory.max, max);
+	page_counter_unbound(memcg); /* after max: see page_counter_replace_max() */
 	return load_seq_cst(&memcg->memory.usage);
+}
+
+void page_counter_unbound(struct mem_cgroup *memcg)
+{
+	store_relaxed(&memcg->bounded_to, 0);
 }
 
 /*
  * seq_cst, as in page_counter_set_max(): the caller reads the usage next.  A
  * grant above the ceiling of a lower limit is cut by bound_of().  The caller sees
- * to it that the ceiling is not below what is in use (_budget.py): the container
- * has no room for more.
+ * to it that neither ceiling nor bound is below what is in use (_budget.py): the
+ * container has no room for more.
+ *
+ * The bound first, so that nobody meets a higher max with the ordinary ceiling.  Who
+ * meets it with the old max is bound too early or too late by one measurement.  Two
+ * never do this at once (_measuring in _budget.py), but page_counter_set_max() may
+ * be called meanwhile: it takes the bound away after it has stored max.  If it stores
+ * before our exchange, that fails, and we take the bound away as well; if after, it
+ * takes away what we have stored.  From another process a max is stored alone: the
+ * bound stays until the next measurement, which fails.  (tests/core/test_page_counter.c,
+ * models/limits)
  */
-bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max)
+bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max, int64_t bound)
 {
-	return cas_seq_cst(&memcg->memory.max, &old, max);
+	store_relaxed(&memcg->bounded_to, bound == COUNTER_UNSET ? 0 : bound);
+	if (cas_seq_cst(&memcg->memory.max, &old, max))
+		return true;
+	page_counter_unbound(memcg);
+	return false;
 }

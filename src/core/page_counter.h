@@ -10,7 +10,8 @@
  * ceiling bounds how far that can go: an eighth of max, and CEILING_CONSTANT.  A
  * max that is set below what is in use finds the group above that ceiling already;
  * until it has been below its max, the ceiling is CEILING_CONSTANT above what it
- * used then.
+ * used then.  A max that follows something has a bound that the ceiling never passes,
+ * see page_counter_replace_max().
  *
  * The first refusals come CEILING_GRANTS below it, and each lets the next
  * CEILING_GRANT bytes through: CPython 3.11 loses an exception (and reports a
@@ -39,10 +40,12 @@ int64_t page_counter_ceiling(int64_t max);
 static inline int64_t memcg_ceiling(const struct mem_cgroup *memcg, int64_t max)
 {
 	int64_t from = load_relaxed(&memcg->lowered_from);
+	int64_t bound = load_relaxed(&memcg->bounded_to);
 	int64_t ceiling = page_counter_ceiling(max);
 
-	return likely(!from) || from + CEILING_CONSTANT < ceiling ? ceiling
-								  : from + CEILING_CONSTANT;
+	if (unlikely(from) && from + CEILING_CONSTANT > ceiling)
+		ceiling = from + CEILING_CONSTANT;
+	return likely(!bound) || bound > ceiling ? ceiling : bound;
 }
 
 /* After a refusal at the ceiling: room for the error that it becomes. */
@@ -74,9 +77,13 @@ int64_t page_counter_set_max(struct mem_cgroup *memcg, int64_t max);
 /*
  * For a limit that follows something: sets memory.max if it still is `old`, as
  * whoever has set another meanwhile, in this process or from outside, meant it.
+ * `bound` is where the ceiling ends in any case, COUNTER_UNSET for nowhere.
  * What a task was granted above the limit stays granted, or each change would
  * interrupt the task anew while it handles its error.  Returns whether it was set.
  */
-bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max);
+bool page_counter_replace_max(struct mem_cgroup *memcg, int64_t old, int64_t max, int64_t bound);
+
+/* The ceiling is that of the limit alone again: whoever set it did so by hand. */
+void page_counter_unbound(struct mem_cgroup *memcg);
 
 #endif

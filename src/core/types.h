@@ -135,7 +135,8 @@ struct mem_cgroup {
 	_Atomic int64_t wanted; /* the largest allocation refused since reclaim last looked */
 	_Atomic int64_t
 		lowered_from; /* the usage that max was set below of; 0 once it is not above */
-	uint8_t spare[16];
+	_Atomic int64_t bounded_to; /* where the ceiling ends in any case; 0: nowhere */
+	uint8_t spare[8];
 	char name[256];
 };
 

@@ -3,7 +3,8 @@
 The kernel ends a process that goes over its container's limit; a task that goes over root's gets
 an error. So root may have what the container still has, and no more:
 
-    max = min(charged, rss - startup) + 9/10 * (free - margin) / sharers
+    max   = min(charged, rss - startup) + 9/10 * (free - margin) / sharers
+    bound = min(charged, rss - startup) + 5/6 * (free - margin/4) / sharers
 
 `free` is what all processes of the container together may still take (`_container.Limit`). What is
 charged to root and is in memory is added, as the kernel counts it already. What is charged but was
@@ -17,13 +18,20 @@ is stopped (`objcg bench limits`). A tenth is for what comes with each byte char
 blocks of 513 bytes to 8 KiB may occupy a ninth more than they are charged, and there are page
 tables. It is returned as `free` gets smaller.
 
+`bound` is where small allocations end: a task that is not stopped at max, as no other thread gets
+the GIL in time, may come up to root's ceiling, which would be an eighth and 4 MiB above max. What
+is charged up to the bound fits into what is free, whatever its sizes: a sixth is for the worst of
+them, which occupy 18 % more than they are charged, and a quarter of the margin for what all else
+takes until the next measurement. Where much is free it is lower than max would be; max is 2 MiB
+below it then (or an eighth of the part), so that a task is stopped by its error first.
+
 `sharers` is how many processes follow the same limit (forked workers; `_sharers.py`): each takes
 its part of what is free, and as all measure again, again of what is left. For a second after a
 fork it counts double, as there may be more.
 
-It is no promise: a task that cannot be stopped may come up to the ceiling of root's limit (max/8 +
-4 MiB above it), and processes that are not counted may take what was free a moment ago. Where there
-must be certainty, set a number.
+It is no promise: processes that are not counted may take what was free a moment ago, and what no
+group is charged for may grow faster than it is measured. Where there must be certainty, set a
+number.
 
 A max below what is charged stops tasks one after the other. It never is so low that the ceiling is
 reached already (`lowest`).
@@ -31,8 +39,10 @@ reached already (`lowest`).
 What happens between two measurements is known exactly where it is charged: `max` stays where it
 is. Only the rest may grow unseen. So the limit is measured again by the reclaimer, each second
 while half is free, and up to ten times a second when little is; at each of its wake-ups; and before
-a task is stopped by root's limit. Where it leaves no room the C library is told to give back what
-it keeps of freed memory, and it is measured once more.
+a task is stopped by root's limit. All files are read without giving up the GIL
+(`_core.read_now()`), or another thread would fill memory between one and the next. Where it leaves
+no room the C library is told to give back what it keeps of freed memory, and it is measured once
+more.
 """
 
 from __future__ import annotations
@@ -55,8 +65,12 @@ _LEAST_MARGIN = 16 << 20
 _MARGIN_SHARE = 50
 _MOST_MARGIN_SHARE = 8
 _UNSEEN_SHARE = 10
+# Of what is free, what the bound leaves, and of the rest how much comes unseen at worst: blocks of
+# 4609 bytes are charged 4624, and 12 of them fill a slab, with 8 more bytes each for the owner.
+_RESERVE_SHARE = 4
+_UNSEEN_AT_WORST = 6
 
-# The ceiling is 4 MiB and an eighth above max, and of that the last 1 MiB is given out in pieces.
+# Of the ceiling, and of its bound, the last 1 MiB is given out in pieces.
 _ROOM_BELOW_CEILING = 2 << 20
 
 # Seconds between two measurements: without a limit (one may be set while the process runs), with
@@ -77,8 +91,9 @@ _TRIM_PERIOD = 1.0
 _cgroups = Cgroups()
 # Held from before a measurement until what was set by it is known to the next.
 _measuring = allocate_lock()
-# What root's max was last set to here.
+# What root's max was last set to here, and the bound of its ceiling.
 _in_force: int | None = None
+_bound: int | None = None
 _limit: Limit | None = None
 _measured = 0.0
 _trimmed = 0.0
@@ -90,31 +105,42 @@ def margin(limit: int) -> int:
     return min(max(limit // _MARGIN_SHARE, _LEAST_MARGIN), limit // _MOST_MARGIN_SHARE)
 
 
-def budget(limit: Limit, *, charged: int, beyond_startup: int, sharers: int = 1) -> int:
-    """Return root's max (bytes); `beyond_startup` is the process's RSS less that at start-up."""
+def budget(limit: Limit, *, charged: int, beyond_startup: int, sharers: int = 1) -> tuple[int, int]:
+    """Return root's max, and the bound of its ceiling (bytes).
+
+    `beyond_startup` is the process's RSS less that at start-up.
+    """
     seen = max(0, min(charged, beyond_startup))
-    room = limit.free - margin(limit.limit)
-    if room > 0:
-        room = (room - room // _UNSEEN_SHARE) // sharers
-    return max(0, seen + room)
+    kept = margin(limit.limit)
+    part = _part(limit.free - kept, _UNSEEN_SHARE, sharers)
+    bound = _part(limit.free - kept // _RESERVE_SHARE, _UNSEEN_AT_WORST, sharers)
+    # between the two a task gets its error, rather than each allocation its own
+    between = max(0, min(_ROOM_BELOW_CEILING, bound // 8))
+    return max(0, seen + min(part, bound - between)), max(0, seen + bound)
 
 
-def lowest(charged: int) -> int:
-    """Return the least max (bytes) at which small allocations still succeed for a while.
+def _part(room: int, unseen: int, sharers: int) -> int:
+    """Return what one process may be charged of `room` (bytes), less the share that is not seen."""
+    return (room - room // unseen) // sharers if room > 0 else room
+
+
+def lowest(charged: int) -> tuple[int, int]:
+    """Return the least max and bound (bytes) at which small allocations succeed for a while.
 
     A max far below what is charged would have its ceiling there, too, and all allocations of the
     process fail at once. CPython does not survive that; what is meant is that tasks are stopped.
     """
-    return max(0, charged - _ROOM_BELOW_CEILING) * 8 // 9
+    return max(0, charged - _ROOM_BELOW_CEILING) * 8 // 9, charged + _ROOM_BELOW_CEILING
 
 
 def follow() -> None:
     """Have root's max follow the container's limit from now on, until it is set otherwise."""
-    global _in_force  # noqa: PLW0603
+    global _in_force, _bound  # noqa: PLW0603
     # before the limit is there: whoever goes over it must find the reclaimer
     limits.start()
     with _measuring:
         _in_force = _registry.root()._read()["max"]
+        _bound = None
         limits.measure = measure
         _core.set_auto(True)  # positional only
         _measure()
@@ -160,30 +186,34 @@ def _measure() -> None:
 
 def _set() -> int | None:
     """Measure and set; return how far the usage is from where it gets tight, None: no limit."""
-    global _in_force, _limit  # noqa: PLW0603
+    global _in_force, _bound, _limit  # noqa: PLW0603
     root = _registry.root()
-    limit = _cgroups.nearest()
+    # What threads without the GIL charge or free meanwhile is in one of the two only: the smaller
+    # one is charged in any case, and what the kernel had then may have been all of it.
     charged = root._current()
+    limit = _cgroups.nearest()
+    charged = min(charged, root._current())
     _limit = limit
     if limit is None:
-        value = None
+        value = bound = None
     else:
         rss, _ = _location.resident(os.getpid()) or (0, 0)
         startup, _ = _core.startup()
-        value = budget(
+        value, bound = budget(
             limit,
             charged=charged,
             beyond_startup=rss - startup,
             sharers=_sharers.count(_cgroups.membership) * (2 if _is_forking() else 1),
         )
         # not above what is in force: what is charged meanwhile must not lift it
-        least = lowest(charged)
+        least, least_bound = lowest(charged)
         value = max(value, least if _in_force is None else min(least, _in_force))
+        bound = max(bound, least_bound if _bound is None else min(least_bound, _bound))
     # In one step: if somebody else has set it since, also from another process, that is meant.
-    if not root._replace_max(_in_force, value):
+    if not root._replace_max(_in_force, value, bound):
         stop()
         return None
-    _in_force = value
+    _in_force, _bound = value, bound
     _core.set_reclaimer_period(_PERIOD_FORKING if _is_forking() else _period(limit))
     if limit is None or value is None:
         return None

@@ -20,7 +20,7 @@ See Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, and proc_pid_
 
 from __future__ import annotations
 
-import os
+from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,20 +202,10 @@ def _number(text: str | None) -> int | None:
 
 def _read(path: str) -> str | None:
     try:
-        # not text mode: a codec and a buffer for each of several files, several times a second
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _core.read_now(path).decode(errors="surrogateescape")
     except OSError:
+        # ENODEV: the cgroup was removed while it was read
         return None
-    try:
-        data = b""
-        while more := os.read(fd, 16384):
-            data += more
-    except OSError:
-        # ENODEV: the cgroup was removed
-        return None
-    finally:
-        os.close(fd)
-    return data.decode(errors="surrogateescape")
 
 
 def _unescaped(field: str) -> str:

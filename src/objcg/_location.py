@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 
+from . import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,8 +207,7 @@ def start_time(pid: int) -> int | None:
     for dead because of it, and remove its file.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        text = _core.read_now(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # field 2, the command in brackets, may contain anything
@@ -223,8 +224,7 @@ def resident(pid: int) -> tuple[int, int] | None:
     changing its mappings meanwhile. On Linux 6.2 to 6.16 it may be off by 128 KiB and more a CPU.
     """
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            _, pages, shared, *_ = map(int, file.read().split())
+        _, pages, shared, *_ = map(int, _core.read_now(f"/proc/{pid}/statm").split())
     except (OSError, ValueError):
         return None
     page = os.sysconf("SC_PAGESIZE")

@@ -37,17 +37,11 @@ def _shares(file: _location.RegionFile, membership: str) -> bool:
     """
     at = _core.LAYOUT["header.flags"]
     try:
-        # a FIFO of that name must not make us wait
-        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            flags = int.from_bytes(os.pread(fd, 4, at), "little")
-        finally:
-            os.close(fd)
+        flags = int.from_bytes(_core.read_now(file.path)[at : at + 4], "little")
         if not flags & _FLAG_AUTO or flags & _FLAG_EXITED:
             return False
-        with open(f"/proc/{file.pid}/cgroup", "rb") as cgroup:
-            if os.fsdecode(cgroup.read()) != membership:
-                return False
+        if os.fsdecode(_core.read_now(f"/proc/{file.pid}/cgroup")) != membership:
+            return False
         return _location.start_time(file.pid) == file.start_time
     except OSError:
         return False

@@ -390,21 +390,56 @@ static void a_max_is_replaced_if_it_is_what_it_was_thought_to_be(void)
 {
 	struct mem_cgroup *memcg = group_new(root_memcg());
 
-	check_that(page_counter_replace_max(memcg, COUNTER_UNSET, 4096));
+	check_that(page_counter_replace_max(memcg, COUNTER_UNSET, 4096, COUNTER_UNSET));
 	check_equal(load_relaxed(&memcg->memory.max), 4096);
-	check_that(!page_counter_replace_max(memcg, COUNTER_UNSET, 100));
+	check_that(!page_counter_replace_max(memcg, COUNTER_UNSET, 100, COUNTER_UNSET));
 	check_equal(load_relaxed(&memcg->memory.max), 4096);
 	check_that(!charge_bytes(memcg, 4097, BOUND_MAX));
-	check_that(page_counter_replace_max(memcg, 4096, 8192));
+	check_that(page_counter_replace_max(memcg, 4096, 8192, COUNTER_UNSET));
 	check_that(charge_bytes(memcg, 4097, BOUND_MAX));
 	page_counter_uncharge(memcg, 4097);
 	/* What a task may use to handle its error is still its. */
 	store_relaxed(&memcg->exempt_until, 9000);
-	check_that(page_counter_replace_max(memcg, 8192, 8000));
+	check_that(page_counter_replace_max(memcg, 8192, 8000, COUNTER_UNSET));
 	check_that(charge_bytes(memcg, 9000, BOUND_CEILING));
 	check_equal(last.over, 0);
 	page_counter_uncharge(memcg, 9000);
-	check_that(page_counter_replace_max(memcg, 8000, COUNTER_UNSET));
+	check_that(page_counter_replace_max(memcg, 8000, COUNTER_UNSET, COUNTER_UNSET));
+}
+
+static void a_max_that_follows_something_has_a_bound_that_the_ceiling_never_passes(void)
+{
+	struct mem_cgroup *memcg = group_new(root_memcg());
+	int64_t max = 8000 * KIB;
+	int64_t bound = 10000 * KIB;
+	int64_t first = bound - CEILING_GRANTS;
+
+	check_that(page_counter_replace_max(memcg, COUNTER_UNSET, max, bound));
+	check_equal(memcg_ceiling(memcg, max), bound);
+	check_that(charge_bytes(memcg, first, BOUND_CEILING));
+	check_that(!charge_bytes(memcg, 1, BOUND_CEILING));
+	for (int64_t usage = first; usage < bound; usage += CEILING_GRANT) {
+		page_counter_grant(memcg);
+		check_that(charge_bytes(memcg, CEILING_GRANT, BOUND_CEILING));
+		check_that(!charge_bytes(memcg, 1, BOUND_CEILING));
+	}
+	page_counter_grant(memcg);
+	check_that(!charge_bytes(memcg, 1, BOUND_CEILING));
+	check_equal(usage_of(memcg), bound);
+	page_counter_uncharge(memcg, bound);
+	/* One beyond the ceiling lifts nothing. */
+	check_that(page_counter_replace_max(memcg, max, max, COUNTER_UNSET - 1));
+	check_equal(memcg_ceiling(memcg, max), page_counter_ceiling(max));
+	/* A max that somebody else has set in between has no bound, nor has one that is set. */
+	set_max(memcg, max + 16);
+	check_that(!page_counter_replace_max(memcg, max, max, bound));
+	check_equal(memcg_ceiling(memcg, max), page_counter_ceiling(max));
+	check_that(page_counter_replace_max(memcg, max + 16, max, bound));
+	set_max(memcg, max);
+	check_compare(memcg_ceiling(memcg, max), >, bound);
+	check_that(page_counter_replace_max(memcg, max, max, bound));
+	page_counter_unbound(memcg);
+	check_compare(memcg_ceiling(memcg, max), >, bound);
 }
 
 int main(void)
@@ -423,6 +458,7 @@ int main(void)
 	an_exempt_group_is_not_over_until_it_leaves_the_exemption();
 	high_is_reported_and_refuses_nothing();
 	a_max_is_replaced_if_it_is_what_it_was_thought_to_be();
+	a_max_that_follows_something_has_a_bound_that_the_ceiling_never_passes();
 	the_peak_is_the_most_that_was_used_at_each_level();
 	a_charge_meets_the_new_max_or_the_writer_sees_the_charge(seed);
 	concurrent_charges_add_up_at_every_level(seed);

@@ -27,6 +27,8 @@ SIGKILLED = -9
 FILLS = {
     "small blocks": "held.append(bytes(100))",
     "medium blocks": "held.append(bytes(1000))",
+    # the size that occupies most beside what is charged, nearly a fifth
+    "wasteful blocks": "held.append(bytes(4609 - 33))",
     "large blocks": "held.append(b'x' * (1 << 20))",
 }
 FILLING = f"""
@@ -69,17 +71,8 @@ def filling(what: str, *, thread: bool = False) -> str:
 
 
 # ---- In a real cgroup ----------------------------------------------------------------------------
-# Blocks of half a KiB to eight that another thread takes as fast as it can are left out: the
-# reclaimer may come too late for them (docs/decisions/0012-the-containers-budget.md).
-@pytest.mark.parametrize(
-    ("what", "thread"),
-    [
-        (what, thread)
-        for what in FILLS
-        for thread in (False, True)
-        if (what, thread) != ("medium blocks", True)
-    ],
-)
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("what", FILLS)
 def test_a_program_that_fills_its_container_gets_an_error_and_is_not_killed(
     what: str, thread: bool
 ) -> None:
@@ -92,7 +85,7 @@ def test_a_program_that_fills_its_container_gets_an_error_and_is_not_killed(
     assert result.returncode == 0, result
     stopped, error, _ = result.stdout.split()
     assert stopped == "stopped"
-    # the pointers of a list are a large block, too
+    # the pointers of a list are a large block, too, and a thread may come to the ceiling
     assert error in {"MemoryError", *(["MemoryLimitExceeded"] if what != "large blocks" else [])}
     parsed = json.loads(result.stderr)
     budget = parsed["budget"]
@@ -196,10 +189,10 @@ def words(code: str, tree: Tree) -> list[str]:
 def test_max_reads_as_the_bytes_in_force(tree: Tree) -> None:
     printed = words('root.max = "auto"; print(root.max, root.current)', tree)
     limit, current = map(int, printed)
-    margin = 1024 * MIB // 50
-    room = 1024 * MIB - 200 * MIB - margin
+    reserve = 1024 * MIB // 50 // 4
+    room = 1024 * MIB - 200 * MIB - reserve
     # what is charged is in memory; some of it may have come in after the measurement, or gone
-    assert abs(limit - room * 9 // 10) <= current + 64 * 1024
+    assert abs(limit - (room * 5 // 6 - 2 * MIB)) <= current + 64 * 1024
 
 
 def test_max_follows_what_is_free_and_a_limit_that_is_changed_or_taken_away(tree: Tree) -> None:
@@ -208,7 +201,7 @@ def test_max_follows_what_is_free_and_a_limit_that_is_changed_or_taken_away(tree
         objcg.group("/", max="auto")
         first = root.max
         becomes(1024, 600)
-        print(eventually(lambda: 350 * MIB < first - root.max < 370 * MIB))
+        print(eventually(lambda: 325 * MIB < first - root.max < 340 * MIB))
         becomes(2048, 600)
         print(eventually(lambda: root.max > first))
         becomes("max", 600)
@@ -328,7 +321,8 @@ def test_a_forked_child_follows_too_and_both_have_their_part(tree: Tree) -> None
             # twice two share what is free now
             print(root.max < before // 4 + MIB, flush=True)
             # two, a second later
-            print(eventually(lambda: before // 2 - MIB < root.max < before // 2 + MIB), flush=True)
+            half = before // 2
+            print(eventually(lambda: half - 2 * MIB < root.max < half + MIB), flush=True)
             becomes(1024, 600)
             ok = eventually(lambda: root.max < before // 2 - 150 * MIB)
             print(ok, objcg.audit().drift, flush=True)

@@ -24,55 +24,89 @@ def test_what_is_left_free(limit, left):
     assert margin(limit) == left
 
 
-def of(limit, used, charged, beyond_startup):
-    return budget(Limit(limit, used, "memory.max"), charged=charged, beyond_startup=beyond_startup)
+def of(limit, used, charged, beyond_startup, sharers=1):
+    return budget(
+        Limit(limit, used, "memory.max"),
+        charged=charged,
+        beyond_startup=beyond_startup,
+        sharers=sharers,
+    )
 
 
-def test_a_process_that_has_charged_nothing_gets_nine_tenths_of_what_is_free():
-    assert of(716 * MIB, 200 * MIB, 0, 0) == 450 * MIB
+def test_a_process_that_has_charged_nothing_gets_nine_tenths_of_what_little_is_free():
+    value, bound = of(716 * MIB, 656 * MIB, 0, 0)
+    assert value == pytest.approx((60 - 16) * MIB * 9 / 10, abs=1)
+    # of all but a quarter of the margin
+    assert bound == pytest.approx((60 - 4) * MIB * 5 / 6, abs=1)
+
+
+def test_where_much_is_free_max_is_a_little_below_the_bound():
+    value, bound = of(716 * MIB, 200 * MIB, 0, 0)
+    assert bound == pytest.approx((516 - 4) * MIB * 5 / 6, abs=1)
+    assert value == bound - 2 * MIB
+
+
+@pytest.mark.parametrize("charged", [0, 10 * MIB, 300 * MIB])
+@pytest.mark.parametrize("free", [*range(1, 100, 7), 1000])
+@pytest.mark.parametrize("sharers", [1, 3, 64])
+def test_what_is_charged_up_to_the_bound_fits_though_a_fifth_more_comes_with_it(
+    charged, free, sharers
+):
+    limit = 1024 * MIB
+    value, bound = of(limit, limit - free * MIB, charged, charged, sharers)
+    assert (max(0, bound - charged) * 1.2) * sharers <= free * MIB
+    assert value <= bound
+    if bound > charged:
+        assert value < bound
 
 
 def test_what_is_charged_and_in_memory_is_part_of_what_is_used():
-    assert of(716 * MIB, 200 * MIB, 300 * MIB, 320 * MIB) == 300 * MIB + 450 * MIB
+    free = of(716 * MIB, 200 * MIB, 0, 0)
+    more = of(716 * MIB, 200 * MIB, 300 * MIB, 320 * MIB)
+    assert [b - a for a, b in zip(free, more, strict=True)] == [300 * MIB] * 2
 
 
 def test_what_is_charged_and_was_never_touched_is_not():
     # 300 MiB charged, of which 280 will be taken from what is free once they are written to
-    assert of(716 * MIB, 200 * MIB, 300 * MIB, 20 * MIB) == 20 * MIB + 450 * MIB
+    free = of(716 * MIB, 200 * MIB, 0, 0)
+    more = of(716 * MIB, 200 * MIB, 300 * MIB, 20 * MIB)
+    assert [b - a for a, b in zip(free, more, strict=True)] == [20 * MIB] * 2
     # a forked child maps none of its parent's files yet, and may have less than was at start-up
-    assert of(716 * MIB, 200 * MIB, 300 * MIB, -MIB) == 450 * MIB
+    assert of(716 * MIB, 200 * MIB, 300 * MIB, -MIB) == free
 
 
 def test_beyond_the_margin_max_is_below_what_is_charged():
     # 4 MiB free of 20 that shall be
-    assert of(1000 * MIB, 996 * MIB, 900 * MIB, 950 * MIB) == 900 * MIB - 16 * MIB
-    assert of(1000 * MIB, 1200 * MIB, 0, 0) == 0
+    assert of(1000 * MIB, 996 * MIB, 900 * MIB, 950 * MIB)[0] == 900 * MIB - 16 * MIB
+    assert of(1000 * MIB, 1200 * MIB, 0, 0) == (0, 0)
 
 
 def test_the_budget_converges_to_the_limit_less_the_margin_as_it_is_used_up():
     limit, unseen = 1000 * MIB, 90 * MIB
     charged = 0
     for _ in range(60):
-        charged = of(limit, charged + unseen, charged, charged + unseen)
+        charged, _ = of(limit, charged + unseen, charged, charged + unseen)
     assert charged == pytest.approx(limit - unseen - 20 * MIB, abs=MIB)
 
 
 def test_sharers_each_get_their_part_of_what_is_free():
-    limit = Limit(716 * MIB, 200 * MIB, "memory.max")
-    parts = [
-        budget(limit, charged=charged, beyond_startup=charged, sharers=3)
-        for charged in (0, 10 * MIB, 100 * MIB)
-    ]
-    assert parts == [150 * MIB, 160 * MIB, 250 * MIB]
+    parts = [of(716 * MIB, 656 * MIB, charged, charged, 3) for charged in (0, 10 * MIB, 100 * MIB)]
+    third = (60 - 4) * MIB * 5 // 6 // 3
+    assert [bound for _, bound in parts] == pytest.approx(
+        [third, 10 * MIB + third, 100 * MIB + third], abs=1
+    )
+    assert [value for value, _ in parts] == pytest.approx(
+        [13.2 * MIB, 23.2 * MIB, 113.2 * MIB], abs=1
+    )
     # nobody gets a part of what is missing
-    limit = Limit(500 * MIB, 500 * MIB, "memory.max")
-    assert budget(limit, charged=100 * MIB, beyond_startup=100 * MIB, sharers=3) == 84 * MIB
+    assert of(500 * MIB, 500 * MIB, 100 * MIB, 100 * MIB, 3) == (84 * MIB, 96 * MIB)
 
 
 @pytest.mark.parametrize("charged", [0, MIB, 10 * MIB, GIB, 100 * GIB])
 def test_the_lowest_max_leaves_room_below_its_ceiling(charged):
-    least = lowest(charged)
+    least, bound = lowest(charged)
     assert least + least // 8 + 4 * MIB >= charged + 2 * MIB - 1
+    assert bound == charged + 2 * MIB
     assert least < charged or not charged
 
 
