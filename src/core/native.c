@@ -15,29 +15,40 @@ struct task *(*native_current_task)(void);
 void (*native_notice)(const struct charge_result *result);
 
 static bool is_on;
-static uint64_t secret;
-static uint32_t objcg_max; /* the largest id there can be */
+
+/* What each call reads and nobody writes after the start: one cache line. */
+static struct {
+	_Alignas(64) uint64_t secret;
+	uint64_t objcg_max; /* the largest id there can be */
+	/*
+	 * Whether the word before a block is as glibc has it: the size of the chunk,
+	 * whose last word belongs to the block and first to us or the kernel, and
+	 * three flags.  Asking malloc_usable_size() takes as long as the rest of a
+	 * charge.
+	 */
+	bool blocks_are_glibcs;
+} fixed;
 
 /* --- what a block really has ------------------------------------------------- */
 
-/*
- * Whether the word before a block is as glibc has it: the size of the chunk, whose
- * last word belongs to the block and first to us or the kernel, and three flags.
- * Asking malloc_usable_size() takes as long as the rest of a charge.
- */
-static bool blocks_are_glibcs;
+#define GLIBC_IS_MAPPED ((size_t)2)
+#define GLIBC_FLAGS ((size_t)7)
+
+static inline size_t glibc_word(const void *p)
+{
+	return ((const size_t *)p)[-1];
+}
 
 static inline size_t glibc_size(const void *p)
 {
-	size_t word = ((const size_t *)p)[-1];
-	bool is_mapped = word & 2;
+	size_t word = glibc_word(p);
 
-	return (word & ~(size_t)7) - (is_mapped ? 2 : 1) * sizeof(size_t);
+	return (word & ~GLIBC_FLAGS) - (word & GLIBC_IS_MAPPED ? 2 : 1) * sizeof(size_t);
 }
 
 static inline size_t real_size(void *p)
 {
-	return likely(blocks_are_glibcs) ? glibc_size(p) : libc_allocator.usable_size(p);
+	return likely(fixed.blocks_are_glibcs) ? glibc_size(p) : libc_allocator.usable_size(p);
 }
 
 /* By its name, and by trying: a debugger's malloc may have taken glibc's place. */
@@ -65,11 +76,29 @@ static bool find_out_whose_blocks(void)
 
 /* --- tags ------------------------------------------------------------------- */
 
+/*
+ * The id times a constant, and what hides it: the block's address and a secret.  The
+ * constant is 2^64 by the golden ratio, of which the multiples lie as far apart as
+ * they can: those of two ids by 2^42 at least (ids are below 2^21).  So a tag that
+ * somebody has changed by less, or found at another address within 2^42 bytes, is
+ * that of no objcg; and what is there by chance is one once in 2^43 blocks.
+ */
+#define TAG_FACTOR 0x9E3779B97F4A7C15u
+#define TAG_INVERSE 0xF1DE83E19937733Du
+_Static_assert(TAG_FACTOR *TAG_INVERSE == 1, "modulo 2^64");
+
 static inline uint64_t tag_of(const void *p, uint32_t id)
 {
-	uint64_t hash = (((uintptr_t)p ^ secret) + id) * 0x9E3779B97F4A7C15u;
+	return ((uintptr_t)p ^ fixed.secret) + id * TAG_FACTOR;
+}
 
-	return (uint64_t)id << 32 | hash >> 32;
+/* Whether this is a tag at this address, and of which objcg. */
+static inline bool tag_is_valid(const void *p, uint64_t tag, uint32_t *id)
+{
+	uint64_t value = (tag - ((uintptr_t)p ^ fixed.secret)) * TAG_INVERSE;
+
+	*id = (uint32_t)value;
+	return likely(value - 1 < fixed.objcg_max);
 }
 
 /* At the end of the block: aligned with glibc, but not with every C library. */
@@ -80,9 +109,7 @@ static inline void tag_write(void *p, size_t real, uint64_t tag)
 
 /*
  * The objcg that a block is charged to, and how many bytes it really has; 0 if it
- * has no tag.  By chance what a program has written there passes for one once in
- * 2^32 blocks that are not tagged and end in the number of an objcg: the bytes of
- * that one are then too low.
+ * has no tag.  Where chance has made one, the bytes of that objcg are then too low.
  */
 static inline uint32_t tag_read(void *p, size_t *real)
 {
@@ -94,8 +121,7 @@ static inline uint32_t tag_read(void *p, size_t *real)
 	if (unlikely(usable < TAG_SIZE))
 		return 0;
 	memcpy(&tag, (char *)p + usable - TAG_SIZE, TAG_SIZE);
-	id = (uint32_t)(tag >> 32);
-	return likely(id && id <= objcg_max && tag == tag_of(p, id)) ? id : 0;
+	return tag_is_valid(p, tag, &id) ? id : 0;
 }
 
 uint32_t native_owner(void *p, size_t *bytes)
@@ -250,58 +276,84 @@ static inline bool goes_past_us(const struct native_thread *self, size_t size)
 	return unlikely(self->inside) || unlikely(size > ALLOC_MAX);
 }
 
+static __attribute__((noinline)) void *adopt_slowly(struct native_thread *self, void *p)
+{
+	p = adopt(self, p);
+	end(self);
+	return p;
+}
+
+/*
+ * adopt() and end() for a block of glibc's that is no mapping of its own, on a thread with
+ * its cpu, where the task's objcg has stock: nothing is called but what finds the task.
+ * Whatever is not so is found before anything was changed, and adopt() does it all.
+ */
+static inline void *adopt_quickly(struct native_thread *self, void *p)
+{
+	struct native_cpu *native;
+	uint32_t reference;
+	size_t bytes;
+
+	if (unlikely(!p) || unlikely(!fixed.blocks_are_glibcs) ||
+	    unlikely(glibc_word(p) & GLIBC_IS_MAPPED))
+		return adopt_slowly(self, p);
+	bytes = glibc_word(p) & ~GLIBC_FLAGS;
+	reference = load_relaxed(&native_current_task()->objcg);
+	native = native_enter_own(self);
+	if (unlikely(!native))
+		return adopt_slowly(self, p);
+	/* A reference of 0 finds an empty slot at best, which has no bytes. */
+	if (unlikely(!consume_stock_at(native->stocks, reference, DOMAIN_NATIVE, (int64_t)bytes))) {
+		native_exit_own(native);
+		return adopt_slowly(self, p);
+	}
+	native_tally_add(native, reference >> 1, (int64_t)bytes);
+	native_exit_own(native);
+	tag_write(p, bytes - BLOCK_OVERHEAD, tag_of(p, reference >> 1));
+	end(self);
+	return p;
+}
+
 static void *native_malloc(size_t size)
 {
 	struct native_thread *self = &native_thread;
-	void *p;
 
 	if (goes_past_us(self, size))
 		return base_malloc(size);
 	begin(self);
-	p = adopt(self, base_malloc(size + TAG_SIZE));
-	end(self);
-	return p;
+	return adopt_quickly(self, base_malloc(size + TAG_SIZE));
 }
 
 static void *native_calloc(size_t nr, size_t size)
 {
 	struct native_thread *self = &native_thread;
 	size_t bytes;
-	void *p;
 
 	if (__builtin_mul_overflow(nr, size, &bytes) || goes_past_us(self, bytes))
 		return base_calloc(nr, size);
 	begin(self);
-	p = adopt(self, base_calloc(1, bytes + TAG_SIZE));
-	end(self);
-	return p;
+	return adopt_quickly(self, base_calloc(1, bytes + TAG_SIZE));
 }
 
 static void *native_memalign(size_t alignment, size_t size)
 {
 	struct native_thread *self = &native_thread;
-	void *p;
 
 	if (goes_past_us(self, size))
 		return libc_allocator.memalign(alignment, size);
 	begin(self);
-	p = adopt(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
-	end(self);
-	return p;
+	return adopt_quickly(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
 }
 
 static void *native_aligned_alloc(size_t alignment, size_t size)
 {
 	struct native_thread *self = &native_thread;
-	void *p;
 
 	/* Its size has to be a multiple of the alignment, with some; not so memalign's. */
 	if (goes_past_us(self, size) || !alignment || (alignment & (alignment - 1)))
 		return base_aligned_alloc(alignment, size);
 	begin(self);
-	p = adopt(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
-	end(self);
-	return p;
+	return adopt_quickly(self, libc_allocator.memalign(alignment, size + TAG_SIZE));
 }
 
 static int native_posix_memalign(void **result, size_t alignment, size_t size)
@@ -333,18 +385,15 @@ static int native_posix_memalign(void **result, size_t alignment, size_t size)
  * word, until the thread comes out (end()).  So does what is freed by other
  * libraries' handlers of fork while we have the others stopped.
  */
-static void native_free(void *p)
+static __attribute__((noinline)) void free_slowly(void *p)
 {
 	struct native_thread *self = &native_thread;
 	size_t real;
-	uint32_t id;
+	uint32_t id = tag_read(p, &real);
 
-	if (unlikely(!p))
-		return;
-	id = tag_read(p, &real);
-	if (unlikely(!id)) {
+	if (!id) {
 		base_free(p);
-	} else if (unlikely(self->inside)) {
+	} else if (self->inside) {
 		*(void **)p = load_relaxed(&self->deferred);
 		store_relaxed(&self->deferred, p);
 	} else {
@@ -352,6 +401,70 @@ static void native_free(void *p)
 		release(self, p, id, real);
 		end(self);
 	}
+}
+
+/* Out of the way, so that native_free() has nothing to keep for after a call. */
+static __attribute__((noinline)) void end_and_free(void *p)
+{
+	end(&native_thread);
+	base_free(p);
+}
+
+/*
+ * As adopt_quickly(): all at once, or free_slowly().  Uncharged before it is freed, so
+ * that the C library's function can be jumped to: between the two the counters are too
+ * low by this block, which nobody can tell from a free that is over.  Its tag is gone by
+ * then, and our thread is not inside: a signal handler may come in between, and one that
+ * never returns leaves a block behind that is nobody's.  (tests/core/test_native.c:
+ * signals_in_the_middle_do_no_harm)
+ */
+static void native_free(void *p)
+{
+	struct native_thread *self = &native_thread;
+	struct native_cpu *native;
+	size_t bytes;
+	uint64_t tag;
+	uint32_t id;
+
+	if (unlikely(!p))
+		return;
+	/* A mapping's tag is elsewhere; what is here is not even readable. */
+	if (unlikely(!fixed.blocks_are_glibcs) || unlikely(self->inside) ||
+	    unlikely(glibc_word(p) & GLIBC_IS_MAPPED)) {
+		free_slowly(p);
+		return;
+	}
+	bytes = glibc_word(p) & ~GLIBC_FLAGS;
+	memcpy(&tag, (char *)p + bytes - BLOCK_OVERHEAD - TAG_SIZE, TAG_SIZE);
+	if (unlikely(!tag_is_valid(p, tag, &id))) {
+		base_free(p);
+		return;
+	}
+	begin(self);
+	native = native_enter_own(self);
+	if (unlikely(!native))
+		goto slowly;
+	if (unlikely(!refill_slot(&native->stocks[id % NR_STOCKS], id << 1, DOMAIN_NATIVE,
+				  (int64_t)bytes))) {
+		native_exit_own(native);
+		goto slowly;
+	}
+	/* The id is still this objcg's: its bytes are in our stock. */
+	native_tally_add(native, id, -(int64_t)bytes);
+	native_exit_own(native);
+	tag_write(p, bytes - BLOCK_OVERHEAD, 0); /* what has this memory next is not ours */
+	if (unlikely(load_relaxed(&self->deferred))) {
+		end_and_free(p);
+		return;
+	}
+	__asm__ volatile("" ::: "memory");
+	self->inside = 0;
+	base_free(p);
+	return;
+
+slowly:
+	self->inside = 0;
+	free_slowly(p);
 }
 
 static size_t native_usable_size(void *p)
@@ -523,14 +636,15 @@ int native_prepare(void)
 
 	if (err < 0)
 		return err;
-	if (getrandom(&secret, sizeof(secret), GRND_NONBLOCK) != (ssize_t)sizeof(secret)) {
+	if (getrandom(&fixed.secret, sizeof(fixed.secret), GRND_NONBLOCK) !=
+	    (ssize_t)sizeof(fixed.secret)) {
 		struct timespec ts;
 
 		clock_gettime(CLOCK_MONOTONIC, &ts);
-		secret = (uint64_t)ts.tv_nsec * 0x9E3779B97F4A7C15u ^ (uintptr_t)&ts;
+		fixed.secret = (uint64_t)ts.tv_nsec * 0x9E3779B97F4A7C15u ^ (uintptr_t)&ts;
 	}
-	blocks_are_glibcs = find_out_whose_blocks();
-	objcg_max = region.header->sections[SECTION_OBJCG].capacity - 1;
+	fixed.blocks_are_glibcs = find_out_whose_blocks();
+	fixed.objcg_max = region.header->sections[SECTION_OBJCG].capacity - 1;
 	is_on = true;
 	return 0;
 }

@@ -35,6 +35,7 @@ struct native_cpu {
 	_Alignas(64) _Atomic uint32_t busy; /* its user is between enter and exit */
 	bool is_shared;			    /* by threads without a cpu, under a mutex */
 	_Atomic(struct cpu *) cpu;	    /* NULL: not one of ours now */
+	struct stock *stocks;		    /* the cpu's, which never move */
 	/*
 	 * By objcg id, the bytes of blocks that this cpu charged less those that it
 	 * uncharged.  Kept apart from all counters, for the audit to compare; it
@@ -123,6 +124,36 @@ static inline void native_exit(struct native_cpu *native)
 	store_release(&native->busy, 0);
 	if (unlikely(native->is_shared))
 		native_exit_shared(native);
+}
+
+/*
+ * The same for a thread that has a cpu of its own, and nobody stops the others; else NULL,
+ * and native_enter() does what is to be done.  Leaving takes no look at whose cpu it is.
+ */
+static inline struct native_cpu *native_enter_own(struct native_thread *self)
+{
+	struct native_cpu *native = self->cpu;
+	uint32_t gate;
+
+	if (unlikely(!native))
+		return NULL;
+#if defined(__SANITIZE_THREAD__)
+	store_seq_cst(&native->busy, 1);
+	gate = load_seq_cst(&native_gate);
+#else
+	store_relaxed(&native->busy, 1);
+	__asm__ volatile("" ::: "memory");
+	gate = load_relaxed(&native_gate);
+#endif
+	if (likely(!gate))
+		return native;
+	store_release(&native->busy, 0);
+	return NULL;
+}
+
+static inline void native_exit_own(struct native_cpu *native)
+{
+	store_release(&native->busy, 0);
 }
 
 /*

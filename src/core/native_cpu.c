@@ -58,6 +58,7 @@ static struct native_cpu *native_cpu_get(void)
 		}
 		store_release(&native->tally, tally);
 	}
+	native->stocks = cpu->stocks;
 	store_release(&native->cpu, cpu);
 	return native;
 }

@@ -51,12 +51,18 @@ static inline bool consume_slot(struct stock *stock, enum domain domain, int64_t
  * one in stock?"; and an objcg that has bytes in stock cannot be recycled, so
  * this needs no section.
  */
+static inline bool consume_stock_at(struct stock *stocks, uint32_t reference, enum domain domain,
+				    int64_t bytes)
+{
+	struct stock *stock = &stocks[(reference >> 1) % NR_STOCKS];
+
+	return likely(load_relaxed(&stock->key) == reference) && consume_slot(stock, domain, bytes);
+}
+
 static inline bool consume_stock(struct cpu *cpu, uint32_t reference, enum domain domain,
 				 int64_t bytes)
 {
-	struct stock *stock = stock_slot(cpu, reference >> 1);
-
-	return likely(load_relaxed(&stock->key) == reference) && consume_slot(stock, domain, bytes);
+	return consume_stock_at(cpu->stocks, reference, domain, bytes);
 }
 
 /* Puts a freed block's bytes into its objcg's stock; false if there is no room. */
