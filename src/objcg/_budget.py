@@ -73,6 +73,9 @@ _UNSEEN_AT_WORST = 6
 # Of the ceiling, and of its bound, the last 1 MiB is given out in pieces.
 _ROOM_BELOW_CEILING = 2 << 20
 
+# How often a measurement is made anew when much was charged or freed in the middle of it.
+_LOOKS = 4
+
 # Seconds between two measurements: without a limit (one may be set while the process runs), with
 # more than half of it free, with more than an eighth, and below.
 _PERIOD_NONE = 10.0
@@ -184,26 +187,38 @@ def _measure() -> None:
         _set()
 
 
+def _look() -> tuple[Limit | None, int, int]:
+    """Return the limit, what is charged, and the RSS beyond that at start-up, of one moment.
+
+    Another thread may get the GIL in between, or need none, and free all that the kernel has
+    counted: then root would be left with nothing. So if much has changed it looks again. And of
+    what is charged before and after, it takes the smaller: the rest may be what was free.
+    """
+    root = _registry.root()
+    for _ in range(_LOOKS):
+        before = root._current()
+        limit = _cgroups.nearest()
+        rss, _ = _location.resident(os.getpid()) or (0, 0)
+        after = root._current()
+        if limit is None or abs(after - before) <= margin(limit.limit) // _RESERVE_SHARE:
+            break
+    startup, _ = _core.startup()
+    return limit, min(before, after), rss - startup
+
+
 def _set() -> int | None:
     """Measure and set; return how far the usage is from where it gets tight, None: no limit."""
     global _in_force, _bound, _limit  # noqa: PLW0603
     root = _registry.root()
-    # What threads without the GIL charge or free meanwhile is in one of the two only: the smaller
-    # one is charged in any case, and what the kernel had then may have been all of it.
-    charged = root._current()
-    limit = _cgroups.nearest()
-    charged = min(charged, root._current())
+    limit, charged, beyond_startup = _look()
+    # This gives up the GIL. What is charged or freed meanwhile is in both sums or in neither.
+    sharers = _sharers.count(_cgroups.membership) * (2 if _is_forking() else 1)
     _limit = limit
     if limit is None:
         value = bound = None
     else:
-        rss, _ = _location.resident(os.getpid()) or (0, 0)
-        startup, _ = _core.startup()
         value, bound = budget(
-            limit,
-            charged=charged,
-            beyond_startup=rss - startup,
-            sharers=_sharers.count(_cgroups.membership) * (2 if _is_forking() else 1),
+            limit, charged=charged, beyond_startup=beyond_startup, sharers=sharers
         )
         # not above what is in force: what is charged meanwhile must not lift it
         least, least_bound = lowest(charged)
