@@ -22,8 +22,9 @@ tables. It is returned as `free` gets smaller.
 the GIL in time, may come up to root's ceiling, which would be an eighth and 4 MiB above max. What
 is charged up to the bound fits into what is free, whatever its sizes: a sixth is for the worst of
 them, which occupy 18 % more than they are charged, and a quarter of the margin for what all else
-takes until the next measurement. Where much is free it is lower than max would be; max is 2 MiB
-below it then (or an eighth of the part), so that a task is stopped by its error first.
+takes until the next measurement. Where much is free it is lower than max would be; max is 4 MiB
+below it then, so that a task is stopped by its error first. CPython does not survive that all
+small allocations fail, so it is never less; the parts of many workers may add up to more by that.
 
 `sharers` is how many processes follow the same limit (forked workers; `_sharers.py`): each takes
 its part of what is free, and as all measure again, again of what is left. For a second after a
@@ -72,6 +73,8 @@ _UNSEEN_AT_WORST = 6
 
 # Of the ceiling, and of its bound, the last 1 MiB is given out in pieces.
 _ROOM_BELOW_CEILING = 2 << 20
+# And from max to the bound: an error, and what handles it, need some of it.
+_ROOM_ABOVE_MAX = 4 << 20
 
 # How often a measurement is made anew when much was charged or freed in the middle of it.
 _LOOKS = 4
@@ -117,9 +120,10 @@ def budget(limit: Limit, *, charged: int, beyond_startup: int, sharers: int = 1)
     kept = margin(limit.limit)
     part = _part(limit.free - kept, _UNSEEN_SHARE, sharers)
     bound = _part(limit.free - kept // _RESERVE_SHARE, _UNSEEN_AT_WORST, sharers)
-    # between the two a task gets its error, rather than each allocation its own
-    between = max(0, min(_ROOM_BELOW_CEILING, bound // 8))
-    return max(0, seen + min(part, bound - between)), max(0, seen + bound)
+    # Between the two a task gets its error. If each allocation got its own, CPython could not even
+    # handle that; so where the part is too small for it the bound is higher, at the margin's cost.
+    value = max(0, seen + min(part, bound - max(0, min(_ROOM_ABOVE_MAX, bound // 8))))
+    return value, max(seen + bound, value + _ROOM_ABOVE_MAX)
 
 
 def _part(room: int, unseen: int, sharers: int) -> int:
@@ -133,7 +137,7 @@ def lowest(charged: int) -> tuple[int, int]:
     A max far below what is charged would have its ceiling there, too, and all allocations of the
     process fail at once. CPython does not survive that; what is meant is that tasks are stopped.
     """
-    return max(0, charged - _ROOM_BELOW_CEILING) * 8 // 9, charged + _ROOM_BELOW_CEILING
+    return max(0, charged - _ROOM_BELOW_CEILING) * 8 // 9, charged + _ROOM_ABOVE_MAX
 
 
 def follow() -> None:
@@ -220,8 +224,9 @@ def _set() -> int | None:
         value, bound = budget(
             limit, charged=charged, beyond_startup=beyond_startup, sharers=sharers
         )
-        # not above what is in force: what is charged meanwhile must not lift it
-        least, least_bound = lowest(charged)
+        # Of what is charged by now: below it all allocations would fail. But not above what is in
+        # force: what is charged meanwhile must not lift it.
+        least, least_bound = lowest(root._current())
         value = max(value, least if _in_force is None else min(least, _in_force))
         bound = max(bound, least_bound if _bound is None else min(least_bound, _bound))
     # In one step: if somebody else has set it since, also from another process, that is meant.

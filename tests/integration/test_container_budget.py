@@ -195,7 +195,7 @@ def test_max_reads_as_the_bytes_in_force(tree: Tree) -> None:
     reserve = 1024 * MIB // 50 // 4
     room = 1024 * MIB - 200 * MIB - reserve
     # what is charged is in memory; some of it may have come in after the measurement, or gone
-    assert abs(limit - (room * 5 // 6 - 2 * MIB)) <= current + 64 * 1024
+    assert abs(limit - (room * 5 // 6 - 4 * MIB)) <= current + 64 * 1024
 
 
 def test_max_follows_what_is_free_and_a_limit_that_is_changed_or_taken_away(tree: Tree) -> None:
@@ -325,7 +325,7 @@ def test_a_forked_child_follows_too_and_both_have_their_part(tree: Tree) -> None
             print(root.max < before // 4 + MIB, flush=True)
             # two, a second later
             half = before // 2
-            print(eventually(lambda: half - 2 * MIB < root.max < half + MIB), flush=True)
+            print(eventually(lambda: half - 3 * MIB < root.max < half + MIB), flush=True)
             becomes(1024, 600)
             ok = eventually(lambda: root.max < before // 2 - 150 * MIB)
             print(ok, objcg.audit().drift, flush=True)
