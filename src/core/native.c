@@ -51,6 +51,25 @@ static inline size_t real_size(void *p)
 	return likely(fixed.blocks_are_glibcs) ? glibc_size(p) : libc_allocator.usable_size(p);
 }
 
+/*
+ * Whether it can be told at once what a block occupies, its overhead included, and that
+ * there is nothing beneath the C library's function which calls us in turn: a block of
+ * glibc's that is no mapping of its own.  The sanitizers' allocators are asked, so that
+ * they see what is done then.
+ */
+static inline bool occupies_at_once(void *p, size_t *bytes)
+{
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+	*bytes = real_size(p) + BLOCK_OVERHEAD;
+	return *bytes >= BLOCK_OVERHEAD + TAG_SIZE;
+#else
+	if (unlikely(!fixed.blocks_are_glibcs) || unlikely(glibc_word(p) & GLIBC_IS_MAPPED))
+		return false;
+	*bytes = glibc_word(p) & ~GLIBC_FLAGS;
+	return true;
+#endif
+}
+
 /* By its name, and by trying: a debugger's malloc may have taken glibc's place. */
 static bool find_out_whose_blocks(void)
 {
@@ -294,10 +313,8 @@ static inline void *adopt_quickly(struct native_thread *self, void *p)
 	uint32_t reference;
 	size_t bytes;
 
-	if (unlikely(!p) || unlikely(!fixed.blocks_are_glibcs) ||
-	    unlikely(glibc_word(p) & GLIBC_IS_MAPPED))
+	if (unlikely(!p) || unlikely(!occupies_at_once(p, &bytes)))
 		return adopt_slowly(self, p);
-	bytes = glibc_word(p) & ~GLIBC_FLAGS;
 	reference = load_relaxed(&native_current_task()->objcg);
 	native = native_enter_own(self);
 	if (unlikely(!native))
@@ -428,13 +445,10 @@ static void native_free(void *p)
 
 	if (unlikely(!p))
 		return;
-	/* A mapping's tag is elsewhere; what is here is not even readable. */
-	if (unlikely(!fixed.blocks_are_glibcs) || unlikely(self->inside) ||
-	    unlikely(glibc_word(p) & GLIBC_IS_MAPPED)) {
+	if (unlikely(self->inside) || unlikely(!occupies_at_once(p, &bytes))) {
 		free_slowly(p);
 		return;
 	}
-	bytes = glibc_word(p) & ~GLIBC_FLAGS;
 	memcpy(&tag, (char *)p + bytes - BLOCK_OVERHEAD - TAG_SIZE, TAG_SIZE);
 	if (unlikely(!tag_is_valid(p, tag, &id))) {
 		base_free(p);

@@ -208,6 +208,49 @@ static void a_tag_that_was_overwritten_is_none(void)
 	check_equal(drift_frozen(), 0);
 }
 
+static void a_tag_of_which_any_byte_has_changed_is_none(void)
+{
+	unsigned char *p;
+	unsigned char *tag;
+
+	running = task_a;
+	p = native_block(100);
+	tag = p + native->usable_size(p);
+	check_that(owner_of(p) == a);
+	for (unsigned at = 0; at < TAG_SIZE; at++) {
+		unsigned char was = tag[at];
+
+		for (unsigned change = 1; change < 256; change++) {
+			tag[at] = was ^ (unsigned char)change;
+			check_that(owner_of(p) == NULL);
+		}
+		tag[at] = was;
+	}
+	check_that(owner_of(p) == a);
+	(native->free)(p);
+	check_equal(current_of(a), 0);
+}
+
+/* What glibc maps for one block ends with its page: nothing behind it may be looked at. */
+static void blocks_that_are_mappings_of_their_own_have_nothing_behind_them(void)
+{
+	enum { NR = 16 };
+	char *blocks[NR];
+
+	running = task_a;
+	for (int order = 0; order < 2; order++) {
+		for (int i = 0; i < NR; i++) {
+			blocks[i] = native_block((size_t)48 << 20);
+			check_that(owner_of(blocks[i]) == a);
+		}
+		/* Each leaves a hole beside the next, below or above. */
+		for (int i = 0; i < NR; i++)
+			(native->free)(blocks[order ? NR - 1 - i : i]);
+		check_equal(current_of(a), 0);
+	}
+	check_equal(drift_frozen(), 0);
+}
+
 /* --- realloc --------------------------------------------------------------- */
 
 static void realloc_by_the_owner_keeps_the_books(void)
@@ -951,6 +994,8 @@ int main(void)
 	RUN(a_block_without_a_tag_is_nobodys);
 	RUN(a_tag_counts_for_one_block_at_one_address);
 	RUN(a_tag_that_was_overwritten_is_none);
+	RUN(a_tag_of_which_any_byte_has_changed_is_none);
+	RUN(blocks_that_are_mappings_of_their_own_have_nothing_behind_them);
 	RUN(realloc_by_the_owner_keeps_the_books);
 	RUN(realloc_by_another_is_its_own_where_the_block_moves);
 	RUN(a_full_group_gets_no_large_block_and_small_ones_up_to_the_ceiling);

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LIMIT = 64 * MIB
 SIGKILLED = -9
 
-# Until it is stopped by an error, at the latest after four times the limit. In a function: the jump
-# back at the end of a loop is where it is stopped, and CPython has that outside of a `try` around it.
+# Until it is stopped by an error, at the latest after four times the limit. In a function: it is
+# stopped at the jump back at the loop's end, and CPython has that outside of a `try` around it.
 FILLS = {
     "small blocks": "held.append(bytes(100))",
     "medium blocks": "held.append(bytes(1000))",
@@ -117,8 +117,9 @@ def test_other_processes_of_the_container_take_from_the_budget() -> None:
             assert child.stdout.readline() == "ready\n"
             beside = int(in_cgroup(cgroup, *OBJCG, "--max", "auto", "-c", asks).stdout)
             child.communicate("", timeout=TIMEOUT)
-    # the held bytes and an interpreter of a few MiB, less the tenth that is kept back anyway
-    assert 0.9 * 24 * MIB < alone - beside < 0.9 * 40 * MIB
+    # the held bytes and an interpreter of a few MiB, less the tenth that is kept back anyway, or
+    # where more is free the sixth
+    assert 5 / 6 * 24 * MIB < alone - beside < 0.9 * 40 * MIB
 
 
 WORKERS = f"""
