@@ -3,12 +3,11 @@
  * preload library (src/preload) tells.
  *
  * A block of malloc's has its owner in a tag: the last 8 bytes that it really
- * has, of which the program is told nothing.  The tag is an objcg's id and a
- * check of 32 bits, a hash of the block's address, of the id and of a random
- * number.  A block without a tag that checks is nobody's (it is older than we
- * are, or came by a way we do not see) and is freed as ever.  What is charged is
- * what the block occupies, as the C library says, so that it can be told from
- * the block alone.
+ * has, of which the program is told nothing.  The tag is made of an objcg's id, of
+ * the block's address and of a random number (tag_of).  A block without a tag that
+ * checks is nobody's (it is older than we are, or came by a way we do not see) and
+ * is freed as ever.  What is charged is what the block occupies, as the C library
+ * says, so that it can be told from the block alone.
  *
  * Each thread has a cpu (types.h) of its own for this, since nothing excludes
  * threads from each other here.  A thread uses its cpu between native_enter()
