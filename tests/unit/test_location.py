@@ -164,7 +164,7 @@ def test_nothing_is_pruned_when_it_cannot_be_known_who_lives(tmp_path, monkeypat
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patched:
-        patched.setattr("builtins.open", no_descriptor_is_left)
+        patched.setattr(_location._core, "read_now", no_descriptor_is_left)
         _location.prune(str(folder), kept=0)
     assert len(list(folder.iterdir())) == 1
     _location.prune(str(folder), kept=0)
@@ -180,20 +180,31 @@ def test_the_start_time_is_found_whatever_the_command_is_called(monkeypatch):
     line = b"1 (a) b (c)) S " + b" ".join(b"%d" % field for field in range(4, 53))
     opened = []
 
-    class Stat:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def read(self):
-            return line
-
-    def fake_open(path, mode):
+    def read_now(path):
         opened.append(path)
-        return Stat()
+        return line
 
-    monkeypatch.setattr(_location, "open", fake_open, raising=False)
+    monkeypatch.setattr(_location._core, "read_now", read_now)
     assert _location.start_time(1) == 22
     assert opened == ["/proc/1/stat"]
+
+
+def test_a_file_is_read_at_once_up_to_16_kib(tmp_path):
+    read_now = _location._core.read_now
+    file = tmp_path / "file"
+    for size in (0, 1, 16384, 20000):
+        file.write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+        assert read_now(str(file)) == file.read_bytes()[:16384]
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        read_now(str(tmp_path / "nothing"))
+    with pytest.raises(IsADirectoryError):
+        read_now(str(tmp_path))
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    with pytest.raises(OSError, match="symbolic links"):
+        read_now(str(link))
+    # nobody writes into it, and nobody waits for that
+    os.mkfifo(tmp_path / "fifo")
+    assert read_now(str(tmp_path / "fifo")) == b""
+    with pytest.raises(TypeError):
+        read_now(3.5)
