@@ -54,6 +54,8 @@ class Result:
     drift: int | None = None
     differing: list[Finding] = field(default_factory=list)
     unstable: list[Finding] = field(default_factory=list)
+    fault: str = ""
+    """Why it says nothing."""
     tail: str = ""
 
 
@@ -76,7 +78,8 @@ def compare(
         charged[0].end,
         max((run.drift for run in charged if run.drift is not None), default=None),
     )
-    if _disagree(plain[0], charged[0]):
+    result.fault = suites.fault(unit, plain[0].end)
+    if result.fault or _disagree(plain[0], charged[0]):
         result.tail = charged[0].tail
     for name in dict.fromkeys(
         name
@@ -120,6 +123,7 @@ def wrong(results: list[Result]) -> list[str]:
         for one in result.differing
         if one.reason is None
     ]
+    lines += [f"{result.unit}: {result.fault}" for result in results if result.fault]
     lines += [f"{result.unit}: drift {result.drift}" for result in results if result.drift]
     return lines
 
@@ -129,7 +133,7 @@ def kept(result: Result) -> dict[str, object]:
     told = asdict(result)
     for name in ("unit", "seconds", "tail"):
         del told[name]
-    return {name: value for name, value in told.items() if value not in ([], None)}
+    return {name: value for name, value in told.items() if value not in ([], None, "")}
 
 
 def keep(file: Path, suite: str, version: str, results: list[Result]) -> None:
@@ -179,6 +183,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--json", type=Path, metavar="FOLDER", help="write SUITE-VERSION.json there"
     )
     options = parser.parse_args(arguments)
+    # not the file behind a link: a virtual environment is found by where its link is
+    options.python = os.path.abspath(options.python)
     for suite in options.suites:
         if suite not in suites.SUITES:
             parser.error(f"{suite!r} is no suite; there are {', '.join(suites.SUITES)}")
