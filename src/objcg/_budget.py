@@ -3,7 +3,9 @@
 The kernel ends a process that goes over its container's limit; a task that goes over root's gets
 an error. So root may have what the container still has, and no more:
 
-    max = min(charged, rss - startup) + 9/10 * (free - margin) / sharers
+    seen = min(charged, rss - startup)
+    max = seen + 9/10 * (free - margin) / sharers
+    ceiling of max <= seen + 9/10 * (free - margin / 2) / sharers
 
 `free` is what all processes of the container together may still take (`_container.Limit`). What is
 charged to root and is in memory is added, as the kernel counts it already. What is charged but was
@@ -21,8 +23,12 @@ tables. It is returned as `free` gets smaller.
 its part of what is free, and as all measure again, again of what is left. For a second after a
 fork it counts double, as there may be more.
 
-It is no promise: a task that cannot be stopped may come up to the ceiling of root's limit (max/8 +
-4 MiB above it), and processes that are not counted may take what was free a moment ago. Where there
+The ceiling of a limit, where every allocation fails, is an eighth and 4 MiB above it. A task comes
+that far that cannot be stopped before: a thread that allocates as fast as it can, while the
+reclaimer waits for the GIL. So the ceiling has to fit, too, and most often it is what decides: max
+is then eight ninths of what there is.
+
+It is no promise: processes that are not counted may take what was free a moment ago. Where there
 must be certainty, set a number.
 
 A max below what is charged stops tasks one after the other. It never is so low that the ceiling is
@@ -56,7 +62,9 @@ _MARGIN_SHARE = 50
 _MOST_MARGIN_SHARE = 8
 _UNSEEN_SHARE = 10
 
-# The ceiling is 4 MiB and an eighth above max, and of that the last 1 MiB is given out in pieces.
+# The ceiling is 4 MiB and an eighth above max (page_counter.h), and of that the last 1 MiB is given
+# out in pieces.
+_CEILING_CONSTANT = 4 << 20
 _ROOM_BELOW_CEILING = 2 << 20
 
 # Seconds between two measurements: without a limit (one may be set while the process runs), with
@@ -93,10 +101,15 @@ def margin(limit: int) -> int:
 def budget(limit: Limit, *, charged: int, beyond_startup: int, sharers: int = 1) -> int:
     """Return root's max (bytes); `beyond_startup` is the process's RSS less that at start-up."""
     seen = max(0, min(charged, beyond_startup))
-    room = limit.free - margin(limit.limit)
-    if room > 0:
-        room = (room - room // _UNSEEN_SHARE) // sharers
-    return max(0, seen + room)
+    kept_free = margin(limit.limit)
+    most = seen + _share(limit.free - kept_free, sharers)
+    ceiling = seen + _share(limit.free - kept_free // 2, sharers)
+    return max(0, min(most, (ceiling - _CEILING_CONSTANT) * 8 // 9))
+
+
+def _share(room: int, sharers: int) -> int:
+    """Return what of `room` (bytes, below 0 where there is none) may be charged for."""
+    return room if room <= 0 else (room - room // _UNSEEN_SHARE) // sharers
 
 
 def lowest(charged: int) -> int:

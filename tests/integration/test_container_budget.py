@@ -69,17 +69,8 @@ def filling(what: str, *, thread: bool = False) -> str:
 
 
 # ---- In a real cgroup ----------------------------------------------------------------------------
-# Blocks of half a KiB to eight that another thread takes as fast as it can are left out: the
-# reclaimer may come too late for them (docs/decisions/0012-the-containers-budget.md).
-@pytest.mark.parametrize(
-    ("what", "thread"),
-    [
-        (what, thread)
-        for what in FILLS
-        for thread in (False, True)
-        if (what, thread) != ("medium blocks", True)
-    ],
-)
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("what", FILLS)
 def test_a_program_that_fills_its_container_gets_an_error_and_is_not_killed(
     what: str, thread: bool
 ) -> None:
@@ -121,8 +112,9 @@ def test_other_processes_of_the_container_take_from_the_budget() -> None:
             assert child.stdout.readline() == "ready\n"
             beside = int(in_cgroup(cgroup, *OBJCG, "--max", "auto", "-c", asks).stdout)
             child.communicate("", timeout=TIMEOUT)
-    # the held bytes and an interpreter of a few MiB, less the tenth that is kept back anyway
-    assert 0.9 * 24 * MIB < alone - beside < 0.9 * 40 * MIB
+    # the held bytes and an interpreter of a few MiB, less the tenth that is kept back anyway, and
+    # the ninth that is for the ceiling
+    assert 0.8 * 24 * MIB < alone - beside < 0.8 * 40 * MIB
 
 
 WORKERS = f"""
@@ -197,9 +189,10 @@ def test_max_reads_as_the_bytes_in_force(tree: Tree) -> None:
     printed = words('root.max = "auto"; print(root.max, root.current)', tree)
     limit, current = map(int, printed)
     margin = 1024 * MIB // 50
-    room = 1024 * MIB - 200 * MIB - margin
+    room = 1024 * MIB - 200 * MIB - margin // 2
+    ceiling = limit + limit // 8 + 4 * MIB
     # what is charged is in memory; some of it may have come in after the measurement, or gone
-    assert abs(limit - room * 9 // 10) <= current + 64 * 1024
+    assert abs(ceiling - room * 9 // 10) <= current + 64 * 1024
 
 
 def test_max_follows_what_is_free_and_a_limit_that_is_changed_or_taken_away(tree: Tree) -> None:
@@ -208,7 +201,8 @@ def test_max_follows_what_is_free_and_a_limit_that_is_changed_or_taken_away(tree
         objcg.group("/", max="auto")
         first = root.max
         becomes(1024, 600)
-        print(eventually(lambda: 350 * MIB < first - root.max < 370 * MIB))
+        # nine tenths of 400 MiB, and of that eight ninths
+        print(eventually(lambda: 310 * MIB < first - root.max < 330 * MIB))
         becomes(2048, 600)
         print(eventually(lambda: root.max > first))
         becomes("max", 600)
@@ -316,6 +310,8 @@ def test_a_task_is_stopped_when_others_have_taken_what_was_free(tree: Tree) -> N
 def test_a_forked_child_follows_too_and_both_have_their_part(tree: Tree) -> None:
     printed = words(
         """
+        # one constant for the ceiling of each
+        constant = 4 * MIB * 8 // 9
         # siblings are told by their real cgroups
         with open("/proc/self/cgroup") as file:
             real = file.read()
@@ -328,7 +324,8 @@ def test_a_forked_child_follows_too_and_both_have_their_part(tree: Tree) -> None
             # twice two share what is free now
             print(root.max < before // 4 + MIB, flush=True)
             # two, a second later
-            print(eventually(lambda: before // 2 - MIB < root.max < before // 2 + MIB), flush=True)
+            half = (before - constant) // 2
+            print(eventually(lambda: half - MIB < root.max < half + MIB), flush=True)
             becomes(1024, 600)
             ok = eventually(lambda: root.max < before // 2 - 150 * MIB)
             print(ok, objcg.audit().drift, flush=True)
