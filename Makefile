@@ -149,10 +149,10 @@ downstream: ## Suites of CPython and of libraries, under objcg beside without: m
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 $(MINORS:%=downstream-%): downstream-%: $V-%/.objcg
-	$V-$*/bin/python tests/downstream cpython --json docs/downstream $(ARGS)
+	$V-$*/bin/python tests/downstream cpython --json docs/reliability $(ARGS)
 
 downstream-libraries: $V/.objcg $V/.downstream
-	$V/bin/python tests/downstream numpy scipy pandas sympy networkx --json docs/downstream $(ARGS)
+	$V/bin/python tests/downstream numpy scipy pandas sympy networkx --json docs/reliability $(ARGS)
 
 downstream-slice: $V/.objcg $V/.test $V/.libraries ## A part of it: minutes
 	$V/bin/python tests/downstream --slice
