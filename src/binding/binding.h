@@ -14,6 +14,7 @@
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
  *   py_bench.c    timing the allocator beside the one before it
+ *   py_fault.c    refusing charges, for tests
  *   py_outside.c  what a tool does to the region of another process
  *   py_module.c   the module
  */
@@ -321,6 +322,10 @@ extern PyMethodDef bench_methods[];
 /* --- py_bench_native.c --------------------------------------------------- */
 
 extern PyMethodDef bench_native_methods[];
+
+/* --- py_fault.c ---------------------------------------------------------- */
+
+extern PyMethodDef fault_methods[];
 
 /* --- py_outside.c -------------------------------------------------------- */
 
