@@ -201,6 +201,9 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts);
  */
 void hooks_keep_older(int keep);
 
+/* Between (1) and (0) this thread gets all that it asks for, charged where there is room. */
+void hooks_refuse_nothing(int begin);
+
 /* Whether this thread holds the GIL. From any thread. */
 bool hooks_with_gil(void);
 

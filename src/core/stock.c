@@ -171,9 +171,11 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	int64_t bytes = (int64_t)size;
 	int64_t batch = batch_for(objcg);
 
-	if (fault_covers(objcg))
+	if (fault_covers(objcg)) {
+		drain_slot(stock); /* else what is freed after a refusal would fill it */
 		return !fault_refuses() &&
 		       charge_exactly(objcg, stock, domain, bytes, blocks, result);
+	}
 	if (bytes <= load_relaxed(&stock->bytes)) {
 		add_single_writer(&stock->bytes, -bytes);
 		goto charged;
