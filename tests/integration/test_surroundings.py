@@ -95,6 +95,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_file_that_is_deleted_while_the_process_runs(folder: Path) -> None:
     """Its memory stays as long as it is mapped. A forked child makes a file of its own."""
     before = """
+import os
 import objcg
 objcg.enable()
 os.unlink(objcg._core.region_path())
@@ -113,6 +114,7 @@ assert os.waitpid(pid, 0)[1] == 0
 def test_little_address_space(megabytes: int, starts: bool) -> None:
     """`ulimit -v`: the regions become smaller; where nothing is left it is said."""
     before = f"""
+import resource
 resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20, {megabytes} << 20))
 """
     if starts:
@@ -127,9 +129,8 @@ resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20, {megabytes} << 20))
 def test_no_descriptor_is_left() -> None:
     """RLIMIT_NOFILE: the file is not made, and nothing of it is kept."""
     before = """
-import resource, encodings.idna, objcg, warnings, linecache, random, os
-import objcg.region
-os.set_inheritable(0, True)
+import resource, warnings
+import objcg._audit, objcg.errors  # what is imported when it is needed
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 """
     warned, groups, refused = work(before=before)
@@ -222,6 +223,7 @@ def test_numbers_of_groups_are_used_up() -> None:
     """A small region, by a small address space, has room for fewer; those removed count again."""
     megabytes = 1024
     result = run_python(f"""
+import resource
 resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20, {megabytes} << 20))
 import objcg
 objcg.enable()
