@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import faulthandler
 import gc
 import json
@@ -215,6 +216,55 @@ def judge(outcome, baseline):
     return found
 
 
+def selftest(fault):
+    """Return programs that do what none may when an allocation fails."""
+    import ctypes
+
+    kept = []
+
+    def fails(then):
+        def function():
+            try:
+                [bytes(100 + number) for number in range(30)]
+            except MemoryError:
+                then()
+                raise
+
+        return function
+
+    def keeps():
+        fault.fail(0, 0, False)
+        kept.append(bytes(100_000))
+        fault.fail(fault.group.id, 1, True)
+        with contextlib.suppress(MemoryError):
+            bytes(100)
+
+    def lost():
+        raise KeyError
+
+    return {
+        "leaks": fails(keeps),
+        "stays": fails(fault.objcg.group("/faults/stays").__enter__),
+        "crashes": fails(lambda: ctypes.string_at(0)),
+        "raises": without_memory_error(lost),
+    }
+
+
+def without_memory_error(then):
+    """Return a function that raises another error, with no trace of the MemoryError."""
+
+    def function():
+        failed = False
+        try:
+            [bytes(100 + number) for number in range(30)]
+        except MemoryError:
+            failed = True
+        if failed:
+            then()
+
+    return function
+
+
 class Sweep:
     """One program in one mode: which n gave what."""
 
@@ -274,6 +324,7 @@ def main():
     parser.add_argument("--most", type=int, default=1 << 40, metavar="N", help="n up to N")
     parser.add_argument("--mode", choices=("once", "always"), help="one of the two modes")
     parser.add_argument("--show", action="store_true", help="what faulthandler said of each crash")
+    parser.add_argument("--selftest", action="store_true", help="programs that do it wrong")
     parser.add_argument("--json", metavar="FILE", help="write what was wrong to FILE")
     arguments = parser.parse_args()
 
@@ -285,6 +336,8 @@ def main():
         from objcg_programs import PROGRAMS as OBJCG_PROGRAMS
 
         PROGRAMS.update(OBJCG_PROGRAMS)
+    if arguments.selftest:
+        PROGRAMS = selftest(fault)
     names = arguments.programs or list(PROGRAMS)
     for name in names:
         for _ in range(3):  # caches are full, specialised code is
