@@ -65,15 +65,20 @@ def steering():
         with group:
             data = bytes(100_000)
         memory = group.memory
-        assert memory.current >= 100_000 and memory.stat["object"] and memory.events["max"] == 0
+        assert memory.current >= 100_000
+        assert memory.stat["object"]
+        assert memory.events["max"] == 0
         memory.low, memory.max = "1M", None
         memory.reset_peak()
-        assert objcg.owner(data) is group and repr(group) and repr(memory)
+        assert objcg.owner(data) is group
+        assert repr(group)
+        assert repr(memory)
         handles = [group.on("empty", print), objcg.register_shrinker(shrink, group)]
         memory.reclaim("1K")
         for handle in handles:
             handle.remove()
-        assert objcg.audit().drift == 0 and objcg.current_task().id
+        assert objcg.audit().drift == 0
+        assert objcg.current_task().id
     finally:
         remove(group)
         remove(group.parent)

@@ -79,7 +79,7 @@ class Charges:
             wrong.append(f"the current group is {self.objcg.current_group().path}")
         drift = self.objcg.audit().drift
         if drift:
-            wrong.append(f"drift {drift}")
+            wrong.append("drift")
         left = self.group.memory.current
         if left < 0:
             wrong.append(f"{left} bytes charged")
@@ -307,7 +307,7 @@ class Sweep:
 
 def known():
     """Return what is known of this CPython: {(program, mode): {text}}."""
-    version = "%d.%d" % sys.version_info[:2]
+    version = "{}.{}".format(*sys.version_info)
     entries = json.loads(KNOWN.read_text())["entries"] if KNOWN.exists() else []
     return {
         (entry["program"], entry["mode"], entry["outcome"])
@@ -330,18 +330,19 @@ def main():
 
     fault = Allocations() if arguments.plain else Charges()
     sys.path.insert(0, str(HERE))
-    from programs import PROGRAMS
+    import programs as of_the_library
 
+    programs = dict(of_the_library.PROGRAMS)
     if not arguments.plain:
-        from objcg_programs import PROGRAMS as OBJCG_PROGRAMS
+        import objcg_programs
 
-        PROGRAMS.update(OBJCG_PROGRAMS)
+        programs |= objcg_programs.PROGRAMS
     if arguments.selftest:
-        PROGRAMS = selftest(fault)
-    names = arguments.programs or list(PROGRAMS)
+        programs = selftest(fault)
+    names = arguments.programs or list(programs)
     for name in names:
         for _ in range(3):  # caches are full, specialised code is
-            PROGRAMS[name]()
+            programs[name]()
     gc.collect()
     gc.freeze()
     listed = known()
@@ -349,7 +350,7 @@ def main():
     report = []
     for name in names:
         for for_good in (False, True):
-            sweep = Sweep(fault, name, PROGRAMS[name], for_good)
+            sweep = Sweep(fault, name, programs[name], for_good)
             if arguments.mode and (arguments.mode == "always") != for_good:
                 continue
             began = time.monotonic()
@@ -357,7 +358,9 @@ def main():
             sweep.run(numbers, arguments.most)
             took = time.monotonic() - began
             ended = ", ".join(f"{count} {what}" for what, count in sweep.ended.most_common())
-            print(f"{name}, {sweep.mode}: {sweep.tried} refused in {took:.1f} s: {ended}", flush=True)
+            print(
+                f"{name}, {sweep.mode}: {sweep.tried} refused in {took:.1f} s: {ended}", flush=True
+            )
             for outcome, numbers in sweep.wrong.items():
                 is_known = (name, sweep.mode, outcome) in listed
                 surprises += not is_known

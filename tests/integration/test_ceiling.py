@@ -130,5 +130,3 @@ def test_the_hook_for_tests_says_what_it_accepts(full: objcg.Group) -> None:
         _core.fail_charges(1 << 19, 1, False)
     with pytest.raises(TypeError):
         _core.fail_charges("1", 1, False)
-
-

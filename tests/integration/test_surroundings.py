@@ -1,4 +1,4 @@
-"""Where the system gives less than usual: objcg works with less, warns once, or refuses to start."""
+"""Where the system gives less: objcg works with that, warns once, or refuses to start."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     assert list(folder.iterdir()) == []
 
 
-# A filter of the kernel's (seccomp): `call` fails with `error`, if its argument 3 has all of `flags`.
+# A filter of the kernel's (seccomp): `call` fails with `error`, if argument 3 has all of `flags`.
 FILTER = """
 import ctypes, struct
 def refuse(call, error, flags):

@@ -51,7 +51,11 @@ def test_a_size_is_a_number_in_range_or_an_error_that_says_what_is_accepted(pars
 def test_a_size_that_was_written_is_read_as_the_same(size, unit):
     shift = 10 * ("", "K", "M", "G", "T").index(unit)
     whole = size >> shift
-    for text in (f"{whole}{unit}", f" {whole} {unit.lower()}", f"{whole}.0{unit}{'iB' * bool(unit)}"):
+    for text in (
+        f"{whole}{unit}",
+        f" {whole} {unit.lower()}",
+        f"{whole}.0{unit}{'iB' * bool(unit)}",
+    ):
         assert parse_bytes(text, "x") == whole << shift
 
 
