@@ -56,7 +56,7 @@ documents: $V/.objcg $V/.bench ## docs/benchmarks.md and its pictures from docs/
 
 # --- to test it ---------------------------------------------------------------------------------
 
-.PHONY: test test-all pytest ctest regtest model mutants check
+.PHONY: test test-all pytest ctest regtest model mutants faults check
 test: ctest pytest ## C tests (plain, asan, tsan) and Python tests
 
 pytest: $V/.objcg $V/.test ## Python tests in .venv
@@ -86,6 +86,9 @@ model: $V/.made ## The protocols' models, checked by Spin (Debian's package, ins
 
 mutants: $V/.made ## Mistakes planted in the core, each of which the explorer must find
 	$V/bin/python tests/explore/mutants.py $(ARGS)
+
+faults: $V/.objcg ## Programs with each of their allocations failing once, and from then on; half an hour
+	$V/bin/python tests/faults/sweep.py $(ARGS)
 
 # The newest CPython found, where none of GUARDED is.
 guarded = $$(found=$$(.ci/pythons | cut -d' ' -f1); \

@@ -15,6 +15,7 @@
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
  *   py_bench.c    timing the allocator beside the one before it
+ *   py_fault.c    refusing charges, for tests
  *   py_outside.c  what a tool does to the region of another process
  *   py_module.c   the module
  */
@@ -195,6 +196,9 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts);
 #define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */
 void *resize_older(const PyMemAllocatorEx *saved, void *p, void *q, size_t size);
 
+/* Between (1) and (0) this thread gets all that it asks for, charged where there is room. */
+void hooks_refuse_nothing(int begin);
+
 /* Whether this thread holds the GIL. From any thread. */
 bool hooks_with_gil(void);
 
@@ -354,6 +358,10 @@ extern PyMethodDef bench_methods[];
 /* --- py_bench_native.c --------------------------------------------------- */
 
 extern PyMethodDef bench_native_methods[];
+
+/* --- py_fault.c ---------------------------------------------------------- */
+
+extern PyMethodDef fault_methods[];
 
 /* --- py_outside.c -------------------------------------------------------- */
 
