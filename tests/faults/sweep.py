@@ -86,6 +86,8 @@ class Charges:
         if drift:
             wrong.append("drift")
         left = self.group.memory.current
+        if threading.active_count() > 1:
+            return 0, wrong  # the program could not tell them to end: they keep what is theirs
         if left < 0:
             wrong.append(f"{left} bytes charged")
         return left, wrong
