@@ -20,6 +20,7 @@ import contextlib
 import faulthandler
 import gc
 import json
+import linecache
 import os
 import re
 import shutil
@@ -78,6 +79,7 @@ class Charges:
             if threading.active_count() == 1:
                 break
             time.sleep(0.05)
+        linecache.clearcache()  # who printed a traceback has filled it
         gc.collect()
         wrong = []
         if self.objcg.current_group() is not self.objcg.root:
