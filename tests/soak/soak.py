@@ -5,8 +5,8 @@
 
 Beside the service of examples/tenants.py, whose neighbours must not notice anything, tasks and
 threads work in groups of their own, whose limits are set at random, also below what is used; tasks
-are moved, groups removed under them and made again; children are forked, work in groups, and audit
-themselves.  Each second the process is audited.
+are moved, groups removed under them and made again, charges refused; children are forked, work in
+groups, and audit themselves.  Each second the process is audited.
 
 At the end memory is flat: the median RSS of the last quarter is not above that of the second by
 more than a twentieth and 4 MiB.  Drift was 0 at each audit, in children too, and nobody but
@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 import tenants  # noqa: E402
 
 import objcg  # noqa: E402
+from objcg import _core  # noqa: E402
 
 MIB = 1 << 20
 GUESTS = 24
@@ -107,7 +108,7 @@ class Soak:
         held: list[object] = []
         while not self.over():
             try:
-                with self.group(number):
+                with self.group(GUESTS + number):
                     self.tasks[GUESTS + number] = objcg.current_task()
                     for _ in range(rng.randrange(1, 60)):
                         self.work(rng, held)
@@ -124,8 +125,8 @@ class Soak:
     async def changes(self) -> None:
         while not self.over():
             change = self.random.choices(
-                (self.limit, self.move, self.remove, self.reclaim, self.fork),
-                weights=(40, 30, 10, 8, 1),
+                (self.limit, self.move, self.remove, self.reclaim, self.refuse, self.fork),
+                weights=(40, 30, 10, 8, 8, 1),
             )[0]
             number = self.random.randrange(GUESTS + THREADS)
             try:
@@ -154,6 +155,19 @@ class Soak:
     def reclaim(self, number: int) -> None:
         self.group(number).memory.reclaim(self.random.randrange(MIB))
         self.counted["reclaims"] += 1
+
+    def refuse(self, number: int) -> None:
+        """Have a thread's charges refused for a moment: one of them, or all from one on.
+
+        Not a guest's: asyncio forgets a task if there is no memory to wake it.
+        """
+        group = self.group(GUESTS + number % THREADS)
+        _core.fail_charges(group.id, self.random.randrange(1, 200), self.random.random() < 0.3)
+        asyncio.get_running_loop().call_later(0.02, self.refuse_no_more)
+
+    def refuse_no_more(self) -> None:
+        _, refused = _core.fail_charges(0, 0, False)
+        self.counted["charges refused"] += refused
 
     def fork(self, number: int) -> None:
         """A child works in the group it was forked in, audits itself, and ends."""
