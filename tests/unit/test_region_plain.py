@@ -112,6 +112,25 @@ def test_both_ways_give_the_same_tree_or_the_same_error(monkeypatch):
     assert seen["at once"] > 200, seen
 
 
+def test_a_name_too_long_of_a_removed_group_is_seen_by_both(monkeypatch):
+    file = RegionFile()
+    file.group(2, 1, "a", state=OFFLINE, name_len=256)
+    result, _ = outcome(file.data)
+    assert "256 bytes" in result
+    assert result == slowly(file.data, monkeypatch)
+
+
+@pytest.mark.parametrize(("depth", "at_once"), [(128, True), (129, False)])
+def test_the_deepest_group_is_the_same_for_both(monkeypatch, depth, at_once):
+    file = RegionFile(capacities=(200, 64, 64, 4))
+    for gid in range(2, depth + 2):
+        file.group(gid, gid - 1, "x")
+    result, how = outcome(file.data)
+    assert how is at_once
+    assert ("deeper than 128" in result) is not at_once
+    assert result == slowly(file.data, monkeypatch)
+
+
 @pytest.mark.parametrize("count", [1, 2, 239, 240, 241, 1000])
 def test_groups_in_several_pieces(monkeypatch, count):
     file = RegionFile(capacities=(1100, 64, 64, 4))
