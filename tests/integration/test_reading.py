@@ -1,7 +1,7 @@
 """A region is read while its process works, hangs, is stopped, or was killed at any instant.
 
-OBJCG_TEST_ROUNDS: a process is killed 1 time for 100 of it, 20 times by default, 1,000 in a long run
-of 100000.
+OBJCG_TEST_ROUNDS: a process is killed 1 time for 100 of it, 20 times by default, 1,000 times in a
+long run of 100000.
 """
 
 from __future__ import annotations

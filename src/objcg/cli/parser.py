@@ -107,8 +107,8 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], Program | None]:
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; the program of "objcg run" has to be cut off before.
 
-    It knows all verbs, or if `verb` is one, that one only: to make them all takes a sixth of the time
-    that Python takes to start.
+    It knows all verbs, or if `verb` is one, that one only: to make them all takes a sixth of the
+    time that Python takes to start.
     """
     parser = _Parser(
         prog="objcg",
