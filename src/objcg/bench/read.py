@@ -238,8 +238,11 @@ class _Target:
                     if "recording process" not in begun:
                         raise BenchmarkError(f"it cannot be recorded: {begun.strip()}")
                     yield
-                    recorder.send_signal(signal.SIGINT)
+                    # not SIGINT, which stays ignored in what a shell runs in the background
+                    recorder.send_signal(signal.SIGTERM)
                     said = recorder.communicate(timeout=_TIMEOUT)[1]
+                except subprocess.TimeoutExpired:
+                    raise BenchmarkError("the recording did not end when it was told to") from None
                 finally:
                     recorder.kill()
         counted = re.search(r"(\d+) samples", said)
