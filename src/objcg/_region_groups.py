@@ -7,7 +7,6 @@ bytes of the records, and makes a `GroupInfo` of each only when somebody asks fo
 from __future__ import annotations
 
 import functools
-import operator
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -295,6 +294,7 @@ class Groups(Sequence[GroupInfo]):
         """
         self._paths = paths
         self._chunks = chunks
+        self._firsts = [first for first, _, _ in chunks]
         self._corrected = corrected
         self._made: list[GroupInfo] | None = None
 
@@ -327,9 +327,7 @@ class Groups(Sequence[GroupInfo]):
 
     def record(self, gid: int) -> Record:
         """Return the record of a group as it was read."""
-        first, _, data = self._chunks[
-            bisect_right(self._chunks, gid, key=operator.itemgetter(0)) - 1
-        ]
+        first, _, data = self._chunks[bisect_right(self._firsts, gid) - 1]
         return _layout.GROUP.struct.unpack_from(data, (gid - first) * _layout.GROUP.size)
 
     def _all(self) -> list[GroupInfo]:

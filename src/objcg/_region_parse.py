@@ -66,8 +66,11 @@ _SLASH = ord("/")
 
 _SIZE = _layout.GROUP.size
 _SEQ = _layout.GROUP.fields["seq"][0]
+_UID = _layout.GROUP.fields["uid"][0]
 _NAME = _layout.GROUP_NAME
 _BLOCK = 16 * _SIZE
+# Records are read alone where that many or more are read for one that is wanted.
+_ONE_OF = 30
 _ODD = int.from_bytes(b"\1" * MOST_AT_ONCE, "little")
 # What is identity of a group's record: [from, to) of its bytes.
 _IDENTITY = ((0, 16), (40, 48), (_SEQ, _SEQ + 8), (_NAME, _SIZE))
@@ -181,17 +184,21 @@ class _GroupReader:
         `wanted` are their numbers, rising.
         """
         uids: dict[int, int] = {}
-        end = 0
         for first, count, data in self.chunks:
-            at = bisect_left(wanted, first, end)
-            end = bisect_left(wanted, first + count, at)
-            if at < end:
-                low, high = wanted[at], wanted[end - 1]
-                now = _layout.GROUP.column(self._groups.read(low, high - low + 1), "uid")
-                before = _layout.GROUP.column(data, "uid")
-                for gid in wanted[at:end]:
-                    if now[gid - low] == before[gid - first]:
-                        uids[gid] = now[gid - low]
+            here = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + count)]
+            if not here:
+                continue
+            low, span = here[0], here[-1] - here[0] + 1
+            if span > _ONE_OF * len(here):
+                # few and far between: each alone
+                now = [_uid_at(self._groups.read(gid), 0) for gid in here]
+            else:
+                again = self._groups.read(low, span)
+                now = [_uid_at(again, gid - low) for gid in here]
+            before = [_uid_at(data, gid - first) for gid in here]
+            uids.update(
+                (gid, uid) for gid, uid, was in zip(here, now, before, strict=True) if uid == was
+            )
         return uids
 
     def read(self) -> Records:
@@ -269,6 +276,11 @@ def _check(gid: int, record: Record) -> None:
     if record[STATE] > _layout.STATE_OFFLINE or record[NAME_LEN] > MAX_NAME:
         msg = f"group record {gid} has state {record[STATE]} and a name of {record[NAME_LEN]} bytes"
         raise RegionError(msg)
+
+
+def _uid_at(records: bytes, index: int) -> int:
+    at = index * _SIZE + _UID
+    return int.from_bytes(records[at : at + 8], "little")
 
 
 def _torn(once: bytes, again: bytes) -> list[int]:

@@ -40,12 +40,14 @@ class Columns:
         record = _layout.GROUP
         states = record.column(data, "state")
         lengths = record.column(data, "name_len")
-        if max(states) > _layout.STATE_OFFLINE or max(lengths) > MAX_NAME:
+        if max(lengths) > MAX_NAME:
             return False
         gids: Sequence[int] = range(first, first + count)
         parents, uids = record.column(data, "parent"), record.column(data, "uid")
         starts: Sequence[int] = range(_layout.GROUP_NAME, len(data), record.size)
         if states.count(_layout.STATE_ONLINE) != count:
+            if max(states) > _layout.STATE_OFFLINE:
+                return False
             online = [state == _layout.STATE_ONLINE for state in states]
             gids, parents, uids, starts, lengths = (
                 list(compress(column, online)) for column in (gids, parents, uids, starts, lengths)
