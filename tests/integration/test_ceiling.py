@@ -92,7 +92,8 @@ def test_groups_are_entered_and_left_where_the_outer_one_is_full(
     _, refused = _core.fail_charges(0, 0, False)
     assert groups == [below.id, full.id, below.id]
     assert objcg.current_group() is objcg.root
-    assert (refused > 0) == shared
+    # without a copy here there may still be one that somebody else has kept
+    assert refused > 0 or not shared
 
 
 def test_nothing_is_refused_or_counted_outside_the_subtree(full: objcg.Group) -> None:
