@@ -140,7 +140,8 @@ def test_what_a_process_does_is_recorded_until_it_ends(program, record, tmp_path
 
 def test_the_state_at_its_death_is_the_last_of_one_that_was_killed(program, record, tmp_path):
     recorder = record(program.pid, "--interval", "3600")
-    # nobody looks before it is dead
+    recorder.wait_for_samples(tmp_path / "r.db", 1)
+    # nobody looks again before it is dead
     program("+ 5000000")
     program.process.kill()
     program.process.wait()
