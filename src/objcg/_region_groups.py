@@ -231,24 +231,18 @@ _GROUP_TEXT = "{%s, %s, %s}" % (  # noqa: UP031  # of a text that is such a form
 
 # A record's fields as JSON has them. Most groups have the limits and events of many others, so
 # these are kept together: their text is made once.
+_LIMITS = struct.Struct("<3q")
+# All but "object", which is what the others leave of the usage.
+_DOMAINS = struct.Struct(f"<{len(_layout.DOMAINS) - 1}q")
+_ALONE = ("state", "parent", "tasks", "dying", "uid", "usage", "peak", "blocks", "events")
 _ROW = _layout.Record(
     _layout.GROUP.size,
     {
-        "state": (0, "I"),
-        "parent": (8, "I"),
-        "tasks": (20, "I"),
-        "dying": (28, "I"),
-        "uid": (40, "Q"),
-        "usage": (64, "q"),
-        "limits": (72, "24s"),
-        "peak": (96, "q"),
-        "blocks": (104, "q"),
-        "domains": (120, "40s"),
-        "events": (160, "40s"),
+        **{name: _layout.GROUP.fields[name] for name in _ALONE},
+        "limits": (_layout.GROUP.fields["max"][0], f"{_LIMITS.size}s"),
+        "domains": (_layout.GROUP.fields["stat"][0] + 8, f"{_DOMAINS.size}s"),
     },
 ).struct
-_LIMITS = struct.Struct("<3q")
-_DOMAINS = struct.Struct("<5q")
 
 
 class _LimitTexts(dict[bytes, str]):
