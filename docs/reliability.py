@@ -10,11 +10,12 @@ What stands outside of the lines ``<!-- table: ... -->`` and ``<!-- end -->`` is
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from objcg.bench import document
 
 FOLDER = Path(__file__).resolve().parent / "reliability"
 DOCUMENT = FOLDER.with_suffix(".md")
@@ -78,20 +79,11 @@ def soak(folder: Path) -> list[str]:
 TABLES = {"downstream": downstream, "differences": differences, "soak": soak}
 
 
-def made(text: str, folder: Path) -> str:
-    """Return the document with its tables made anew."""
-
-    def table(match: re.Match[str]) -> str:
-        lines = "\n".join(TABLES[match[1]](folder))
-        return f"<!-- table: {match[1]} -->\n{lines}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
-
-
 def main(arguments: list[str]) -> int:
     """Write the document, or check it; return the exit status."""
     before = DOCUMENT.read_text(encoding="utf-8")
-    after = made(before, FOLDER)
+    tables = {name: "\n".join(table(FOLDER)) for name, table in TABLES.items()}
+    after = document.rewrite(before, tables)
     if arguments == ["--check"]:
         if after != before:
             print(f"{DOCUMENT} is not up to date: python docs/reliability.py", file=sys.stderr)
