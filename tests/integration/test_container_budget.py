@@ -13,7 +13,7 @@ from unit.cgroup_trees import Tree
 
 import objcg
 
-from .charges import MIB
+from .charges import MIB, ceiling
 from .container_cgroup import limited_cgroup
 from .programs import OBJCG, TIMEOUT, environment, run, run_checked
 
@@ -190,9 +190,8 @@ def test_max_reads_as_the_bytes_in_force(tree: Tree) -> None:
     limit, current = map(int, printed)
     margin = 1024 * MIB // 50
     room = 1024 * MIB - 200 * MIB - margin // 2
-    ceiling = limit + limit // 8 + 4 * MIB
     # what is charged is in memory; some of it may have come in after the measurement, or gone
-    assert abs(ceiling - room * 9 // 10) <= current + 64 * 1024
+    assert abs(ceiling(limit) - room * 9 // 10) <= current + 64 * 1024
 
 
 def test_max_follows_what_is_free_and_a_limit_that_is_changed_or_taken_away(tree: Tree) -> None:

@@ -29,6 +29,7 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -37,6 +38,9 @@ import tenants  # noqa: E402
 
 import objcg  # noqa: E402
 from objcg import _core  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB = 1 << 20
 GUESTS = 24
@@ -83,23 +87,28 @@ class Soak:
         if len(held) > 30:
             del held[: rng.randrange(30)]
 
+    @contextlib.contextmanager
+    def turn(self, who: str, held: list[object]) -> Iterator[None]:
+        """Count how a turn of these ends; who was refused memory drops what it has."""
+        try:
+            yield
+            self.counted[f"{who}' turns"] += 1
+        except MemoryError as error:
+            held.clear()
+            self.counted[f"{who}' {type(error).__name__}"] += 1
+        except objcg.GroupRemoved:
+            self.counted["entered while removed"] += 1
+
     async def guest(self, number: int) -> None:
         """Work in a group until somebody removes it or it is full; then begin anew."""
         rng = random.Random(number)
         held: list[object] = []
         while not self.over():
-            try:
-                with self.group(number):
-                    self.tasks[number] = objcg.current_task()
-                    for _ in range(rng.randrange(1, 60)):
-                        self.work(rng, held)
-                        await asyncio.sleep(0.005 * rng.random())
-                self.counted["guests' turns"] += 1
-            except MemoryError as error:
-                held.clear()
-                self.counted[f"guests' {type(error).__name__}"] += 1
-            except objcg.GroupRemoved:
-                self.counted["entered while removed"] += 1
+            with self.turn("guests", held), self.group(number):
+                self.tasks[number] = objcg.current_task()
+                for _ in range(rng.randrange(1, 60)):
+                    self.work(rng, held)
+                    await asyncio.sleep(0.005 * rng.random())
             await asyncio.sleep(0.002)
 
     def thread(self, number: int) -> None:
@@ -111,18 +120,11 @@ class Soak:
         rng = random.Random(1000 + number)
         held: list[object] = []
         while not self.over():
-            try:
-                with self.group(GUESTS + number):
-                    self.tasks[GUESTS + number] = objcg.current_task()
-                    for _ in range(rng.randrange(1, 60)):
-                        self.work(rng, held, kinds=4)
-                        time.sleep(0.003 * rng.random())
-                self.counted["threads' turns"] += 1
-            except MemoryError as error:
-                held.clear()
-                self.counted[f"threads' {type(error).__name__}"] += 1
-            except objcg.GroupRemoved:
-                self.counted["entered while removed"] += 1
+            with self.turn("threads", held), self.group(GUESTS + number):
+                self.tasks[GUESTS + number] = objcg.current_task()
+                for _ in range(rng.randrange(1, 60)):
+                    self.work(rng, held, kinds=4)
+                    time.sleep(0.003 * rng.random())
 
     # --- what changes ---------------------------------------------------------------------------
 
