@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from objcg.bench import alloc, limits, native, programs, suite, switch
+from objcg.bench import alloc, limits, native, programs, read, suite, switch
 from objcg.bench.runner import markdown_table
 
 if TYPE_CHECKING:
@@ -130,6 +130,45 @@ def neighbour_errors(rows: list[Row]) -> Figure:
     return Figure(sum(row["neighbour_errors"] for row in rows))
 
 
+def in_ms(name: str, rows: list[Row], **fields: Any) -> Figure:
+    """Return seconds of one row, as milliseconds."""
+    figure = of_row(name, rows, **fields)
+    return Figure(1e3 * figure.value, [1e3 * bound for bound in figure.quartiles or ()])
+
+
+def first_quartile(rows: list[Row], **fields: Any) -> Figure:
+    """Return that of a ratio: above 1 there is something that can be measured."""
+    figure = of_row("ratio", rows, **fields)
+    assert figure.quartiles is not None  # every ratio has them
+    return Figure(figure.quartiles[0], what=f"median {figure.value:.3f}x")
+
+
+def _of_read() -> list[Goal]:
+    groups = f"{read.GROUPS:,} groups"
+    return [
+        Goal(
+            read.NAME,
+            f"{groups}: reading the region",
+            1e3 * read.REGION_GOAL,
+            partial(in_ms, "cpu_seconds", case="region", asked=read.GROUPS),
+            " ms",
+        ),
+        Goal(
+            read.NAME,
+            f"{groups}: objcg tree --json PID, beyond python -c pass",
+            1e3 * read.TREE_GOAL,
+            partial(in_ms, "beyond_seconds", case="tree", asked=read.GROUPS),
+            " ms",
+        ),
+        Goal(
+            read.NAME,
+            f"a process that is read {read.HERTZ} times a second: the first quartile of its time",
+            1.00,
+            partial(first_quartile, case="watched"),
+        ),
+    ]
+
+
 def _of_switch() -> list[Goal]:
     goals = []
     for name, case in switch.CASES.items():
@@ -197,6 +236,7 @@ GOALS = [
     Goal("limits", "errors in a task of another group", 0, neighbour_errors, ""),
     *_of_native(),
     *_of_switch(),
+    *_of_read(),
     *(
         Goal(
             "scale",
@@ -217,7 +257,7 @@ def state(goal: Goal, rows: list[Row] | None) -> tuple[str, str]:
         figure = goal.figure(rows)
     except NotMeasuredError as reason:
         return NOT_MEASURED, f"{NOT_MEASURED} ({reason})"
-    digits = {"x": 3, " ns": 0}.get(goal.unit, 0)
+    digits = {"x": 3, " ns": 0, " ms": 1}.get(goal.unit, 0)
     text = f"{figure.value:,.{digits}f}{goal.unit}"
     if figure.quartiles:
         text += f" ({' to '.join(f'{number:,.{digits}f}' for number in figure.quartiles)})"

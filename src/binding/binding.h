@@ -1,7 +1,8 @@
 /*
  * The binding: CPython's side of objcg.  The only part that knows Python.h.
  *
- *   py_hooks.c    allocator hooks of the three domains; which cpu serves whom
+ *   py_hooks.c    allocator hooks of the domains that need the GIL; which cpu serves whom
+ *   py_raw.c      those of the raw domain, which does not
  *   py_numpy.c    the data memory of NumPy's arrays
  *   py_native.c   whom native memory is charged to; whether it is seen
  *   py_contextvar.c how CPython's contexts are laid out
@@ -14,6 +15,7 @@
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
  *   py_bench.c    timing the allocator beside the one before it
+ *   py_fault.c    refusing charges, for tests
  *   py_outside.c  what a tool does to the region of another process
  *   py_module.c   the module
  */
@@ -182,10 +184,6 @@ PyObject *context_bind(PyObject *function, const char *how);
 /* --- py_hooks.c ---------------------------------------------------------- */
 
 extern struct cpu *gil_cpu; /* of the main interpreter's GIL */
-extern struct cpu *raw_cpu; /* under raw_lock(), for code without the GIL */
-
-void raw_lock(void);
-void raw_unlock(void);
 
 int hooks_prepare(void);
 void hooks_install(void);
@@ -194,11 +192,12 @@ int hooks_installed(void);
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
 
-/*
- * Between (1) and (0) a block of the raw domain from before enable() stays nobody's
- * on this thread when it is resized: its user would free it as another domain's.
- */
-void hooks_keep_older(int keep);
+/* For a block from before enable(): see there. */
+#define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */
+void *resize_older(const PyMemAllocatorEx *saved, void *p, void *q, size_t size);
+
+/* Between (1) and (0) this thread gets all that it asks for, charged where there is room. */
+void hooks_refuse_nothing(int begin);
 
 /* Whether this thread holds the GIL. From any thread. */
 bool hooks_with_gil(void);
@@ -212,11 +211,58 @@ void *hooks_numpy_calloc(size_t size);
 void *hooks_numpy_realloc(void *p, size_t size);
 void hooks_numpy_free(void *p);
 
+/* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
+void settle(void);
+
+/* --- py_raw.c ------------------------------------------------------------ */
+
+extern struct cpu *raw_cpu; /* under raw_lock(), for code without the GIL */
+void raw_lock(void);
+bool raw_trylock(void);
+void raw_unlock(void);
+void raw_lock_reset_after_fork(void);
+
+/* Before raw_install(): remembers the allocator that is there. */
+void raw_prepare(void);
+void raw_install(void);
+
+/*
+ * The thread state of a thread that may not hold the GIL; NULL if it does not.
+ * It holds it if the current thread state is this thread's own; before 3.12 the
+ * current thread state is a global that belongs to whichever thread holds the
+ * GIL, hence the comparison with the one registered for this thread.
+ */
+static inline PyThreadState *thread_state_with_gil(void)
+{
+	PyThreadState *ts = current_thread_state();
+
+#if PY_VERSION_HEX < 0x030C0000
+	if (ts && ts != PyGILState_GetThisThreadState())
+		ts = NULL;
+#endif
+	return ts;
+}
+
 /* The current task of a thread that may not hold the GIL. */
 struct task *raw_task(void);
 
-/* Makes the counters exact for a reader: nothing dying in stock, all remote frees taken in. */
-void settle(void);
+/* For any domain, with the GIL or without; the blocks are ours. */
+void *raw_alloc(enum domain domain, size_t size, bool zero);
+void *raw_resize(enum domain domain, void *p, size_t size);
+void raw_give_back(enum domain domain, void *p);
+
+/*
+ * Between (1) and (0) a block of the raw domain from before enable() stays nobody's
+ * on this thread when it is resized: its user would free it as another domain's.
+ */
+void hooks_keep_older(int keep);
+
+/*
+ * What the calling thread takes in the raw domain is charged where there is room,
+ * and given all the same where there is none: CPython ends the process if memory
+ * for a thread state is refused.
+ */
+void hooks_never_refuse_this_thread(void);
 
 /* --- py_numpy.c ---------------------------------------------------------- */
 
@@ -301,15 +347,6 @@ void reclaimer_after_fork_child(void);
 extern int reclaimer_watch_empty;
 extern PyMethodDef reclaimer_methods[];
 
-/* --- py_hooks.c: for the reclaimer ----------------------------------------- */
-
-/*
- * What the calling thread takes in the raw domain is charged where there is room,
- * and given all the same where there is none: CPython ends the process if memory
- * for a thread state is refused.
- */
-void hooks_never_refuse_this_thread(void);
-
 /* --- py_run.c ------------------------------------------------------------ */
 
 extern PyMethodDef run_methods[];
@@ -321,6 +358,10 @@ extern PyMethodDef bench_methods[];
 /* --- py_bench_native.c --------------------------------------------------- */
 
 extern PyMethodDef bench_native_methods[];
+
+/* --- py_fault.c ---------------------------------------------------------- */
+
+extern PyMethodDef fault_methods[];
 
 /* --- py_outside.c -------------------------------------------------------- */
 

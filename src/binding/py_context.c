@@ -332,21 +332,36 @@ Membership *membership_current(const struct thread_cache *cache)
  * The allocations that are made here stay with the context, so the caller has
  * the cache name the task that should pay for them: the outer one, both on
  * entering and on leaving.
+ *
+ * Where that one's group has no room nobody pays, and nothing is refused: a task
+ * that could not leave would be charged to a group that it has done with.  And
+ * CPython does not survive it: PyContextVar_Set() crashes if there is memory neither
+ * for the token nor for what is set, and without a token alone it sets the variable,
+ * and says that it did not.  (tests/faults, `entering`)
  */
 static int give_context_cell(Membership *membership)
 {
 	struct thread_cache *cache = &thread_cache;
 	PyObject *token = NULL;
 	PyObject *cell;
+	int failed;
 
 	cache->pinned++;
+	hooks_refuse_nothing(1);
 	cell = cell_new(membership);
 	if (cell)
 		token = PyContextVar_Set(contextvar.variable, cell);
+	failed = !token;
+	if (unlikely(cell && failed) && cache->ts->context &&
+	    contextvar_get(cache->ts->context) == cell) {
+		PyErr_Clear();
+		failed = 0;
+	}
+	hooks_refuse_nothing(0);
 	cache->pinned--;
 	Py_XDECREF(cell);
 	Py_XDECREF(token);
-	return token ? 0 : -1;
+	return failed ? -1 : 0;
 }
 
 int membership_set(struct thread_cache *cache, Membership *membership)
@@ -373,7 +388,10 @@ int membership_go_back(struct thread_cache *cache, Membership *before)
 	cache_task(cache, before->task);
 	if (unlikely(load_relaxed(&limits_armed)))
 		limits_context_changed(cache->ts);
-	return membership_set(cache, before);
+	if (likely(membership_set(cache, before) == 0))
+		return 0;
+	thread_cache_forget(cache); /* the context is as it was, and the cache is not */
+	return -1;
 }
 
 void charge_root_begin(void)

@@ -3,7 +3,7 @@
  *
  * The object and mem domains are called with the GIL held, so all threads of a
  * GIL share one cpu (types.h), and nothing here needs a lock.  The raw domain
- * may be called without it and has a cpu of its own, under a mutex.
+ * may be called without it: py_raw.c.
  *
  * Allocators of libraries (NumPy's: py_numpy.c) may be called with the GIL or without;
  * they look, and go the one way or the other.
@@ -21,7 +21,6 @@
 #include <string.h>
 
 struct cpu *gil_cpu;
-struct cpu *raw_cpu;
 
 /*
  * gil_cpu, while there is one interpreter, and so any caller of the object and
@@ -32,19 +31,8 @@ static _Atomic(struct cpu *) fast_cpu;
 static struct stock no_stocks[NR_STOCKS];
 static struct cpu no_cpu = {.stocks = no_stocks, .index = UINT16_MAX};
 
-static PyMemAllocatorEx saved_raw, saved_mem, saved_object;
-static pthread_mutex_t raw_mutex = PTHREAD_MUTEX_INITIALIZER;
+static PyMemAllocatorEx saved_mem, saved_object;
 static int installed;
-
-void raw_lock(void)
-{
-	pthread_mutex_lock(&raw_mutex);
-}
-
-void raw_unlock(void)
-{
-	pthread_mutex_unlock(&raw_mutex);
-}
 
 /* --- cpus of interpreters ------------------------------------------------ */
 
@@ -97,20 +85,51 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
 }
 #endif
 
-/*
- * An interpreter's state is a single zeroed block of the raw domain, of more
- * than 64 KiB in all versions, made before anything runs in that interpreter;
- * whoever goes there later knows it from its maker, and so sees this store.
- * Other blocks of that kind only cost us some speed; pymalloc's arena maps, of
- * a power of two, are told apart.
- */
-static inline void notice_interpreter(size_t nelem, size_t elsize)
+/* --- object and mem ------------------------------------------------------ */
+
+static __thread int refuses_nothing __attribute__((tls_model("initial-exec")));
+
+void hooks_refuse_nothing(int begin)
 {
-	if (unlikely(nelem == 1 && elsize >= (64 << 10) && (elsize & (elsize - 1)) != 0))
-		interpreters_are_several();
+	refuses_nothing += begin ? 1 : -1;
 }
 
-/* --- object and mem ------------------------------------------------------ */
+/*
+ * CPython cannot do without every block.  Where it unwinds a `with` or `finally`
+ * far into a function it needs an int for the place (ceval.c, exception_unwind, since
+ * 3.11), and without memory for that it tries again, for ever and with the GIL held.
+ * A thread that has been refused so often in a row is taken to be there, and gets
+ * its block.  Nothing else needs so small ones so often; who hoards those and goes
+ * on after each error gets one in REFUSED_IN_A_ROW above the ceiling.
+ * (tests/integration/test_ceiling.py)
+ */
+#define REFUSED_IN_A_ROW 1000
+#define INT_BYTES_MAX 32
+
+static __thread int refused_in_a_row __attribute__((tls_model("initial-exec")));
+
+static bool is_stuck(enum domain domain, size_t size)
+{
+	if (domain != DOMAIN_OBJECT || size > INT_BYTES_MAX ||
+	    ++refused_in_a_row < REFUSED_IN_A_ROW)
+		return false;
+	refused_in_a_row = 0;
+	return true;
+}
+
+/* A block that is given all the same is in no group; hook_free() knows it by its address. */
+static __attribute__((noinline)) void *alloc_refused(enum domain domain, size_t size, bool zero)
+{
+	const PyMemAllocatorEx *saved = domain == DOMAIN_MEM ? &saved_mem : &saved_object;
+	void *p;
+
+	if (likely(!refuses_nothing) && !is_stuck(domain, size))
+		return NULL;
+	native_bypass_begin();
+	p = zero ? saved->calloc(saved->ctx, 1, size) : saved->malloc(saved->ctx, size);
+	native_bypass_end();
+	return p;
+}
 
 static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t size, bool zero)
 {
@@ -125,6 +144,9 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 1);
+	if (unlikely(!p))
+		return alloc_refused(domain, size, zero);
+	refused_in_a_row = 0;
 	return p;
 }
 
@@ -243,9 +265,7 @@ static inline void hook_free(enum domain domain, const PyMemAllocatorEx *saved, 
  * so that resizes it first.  Where there is no `q`, since a limit refused it, the
  * block may be about to shrink, which must not fail: then it stays nobody's.
  */
-#define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */
-
-static void *resize_older(const PyMemAllocatorEx *saved, void *p, void *q, size_t size)
+void *resize_older(const PyMemAllocatorEx *saved, void *p, void *q, size_t size)
 {
 	native_bypass_begin();
 	p = saved->realloc(saved->ctx, p, size);
@@ -338,145 +358,6 @@ static inline void *hook_calloc(enum domain domain, size_t nelem, size_t elsize)
 DEFINE_HOOKS(object, DOMAIN_OBJECT)
 DEFINE_HOOKS(mem, DOMAIN_MEM)
 
-/* --- raw ----------------------------------------------------------------- */
-
-/*
- * The thread state of a thread that may not hold the GIL; NULL if it does not.
- * It holds it if the current thread state is this thread's own; before 3.12 the
- * current thread state is a global that belongs to whichever thread holds the
- * GIL, hence the comparison with the one registered for this thread.
- */
-static inline PyThreadState *thread_state_with_gil(void)
-{
-	PyThreadState *ts = current_thread_state();
-
-#if PY_VERSION_HEX < 0x030C0000
-	if (ts && ts != PyGILState_GetThisThreadState())
-		ts = NULL;
-#endif
-	return ts;
-}
-
-/* The current task of such a thread. */
-struct task *raw_task(void)
-{
-	PyThreadState *ts = thread_state_with_gil();
-
-	if (!ts || ts->interp != PyInterpreterState_Main())
-		return thread_cache_task_without_gil();
-	if (!thread_cache_valid(&thread_cache, ts))
-		thread_cache_refresh(&thread_cache, ts);
-	return thread_cache.task;
-}
-
-static __thread int never_refused __attribute__((tls_model("initial-exec")));
-
-void hooks_never_refuse_this_thread(void)
-{
-	never_refused = 1;
-}
-
-static __attribute__((noinline)) void *raw_alloc(enum domain domain, size_t size, bool zero)
-{
-	struct charge_result result = {0, 0, 0};
-	struct task *task = raw_task();
-	void *p;
-
-	raw_lock();
-	p = size - 1 < SLAB_SMALL_MAX ? kmem_alloc_fast(raw_cpu, task, domain, size) : NULL;
-	if (p && zero)
-		memset(p, 0, size);
-	else if (!p)
-		p = kmem_alloc(raw_cpu, task, domain, size, zero, &result);
-	raw_unlock();
-	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result, 0);
-	/* In no group, then; raw_free() knows it by its address. */
-	if (unlikely(!p && never_refused && domain == DOMAIN_RAW)) {
-		native_bypass_begin();
-		p = zero ? saved_raw.calloc(saved_raw.ctx, 1, size)
-			 : saved_raw.malloc(saved_raw.ctx, size);
-		native_bypass_end();
-	}
-	return p;
-}
-
-/* A block of ours; so is that of raw_give_back(). */
-static void *raw_resize(enum domain domain, void *p, size_t size)
-{
-	struct charge_result result = {0, 0, 0};
-	struct task *task = raw_task();
-	void *q;
-
-	raw_lock();
-	q = kmem_realloc(raw_cpu, task, domain, p, size, &result);
-	raw_unlock();
-	if (unlikely(result.over || result.high || result.refused))
-		limits_notice(&result, 0);
-	return q;
-}
-
-static __attribute__((noinline)) void raw_give_back(enum domain domain, void *p)
-{
-	raw_lock();
-	if (!in_slab_range(p) || !kmem_free_fast(raw_cpu, domain, p))
-		kmem_free(raw_cpu, domain, p);
-	raw_unlock();
-}
-
-static void *raw_malloc(void *ctx, size_t size)
-{
-	(void)ctx;
-	return raw_alloc(DOMAIN_RAW, size, false);
-}
-
-static void *raw_calloc(void *ctx, size_t nelem, size_t elsize)
-{
-	size_t size;
-
-	(void)ctx;
-	if (__builtin_mul_overflow(nelem, elsize, &size))
-		return NULL;
-	notice_interpreter(nelem, elsize);
-	return raw_alloc(DOMAIN_RAW, size, true);
-}
-
-static __thread int keeps_older __attribute__((tls_model("initial-exec")));
-
-void hooks_keep_older(int keep)
-{
-	keeps_older = keep;
-}
-
-static void *raw_realloc(void *ctx, void *p, size_t size)
-{
-	void *q;
-
-	(void)ctx;
-	if (!p)
-		return raw_alloc(DOMAIN_RAW, size, false);
-	if (kmem_is_ours(p))
-		return raw_resize(DOMAIN_RAW, p, size);
-	q = size <= OLDER_MAX && !keeps_older ? raw_alloc(DOMAIN_RAW, size, false) : NULL;
-	p = resize_older(&saved_raw, p, q, size);
-	if (unlikely(q && p != q))
-		raw_give_back(DOMAIN_RAW, q);
-	return p;
-}
-
-static void raw_free(void *ctx, void *p)
-{
-	(void)ctx;
-	if (!p)
-		return;
-	if (!kmem_is_ours(p)) {
-		saved_raw.free(saved_raw.ctx, p);
-		return;
-	}
-	thread_state_freed(p);
-	raw_give_back(DOMAIN_RAW, p);
-}
-
 /* --- allocators of libraries --------------------------------------------- */
 
 /*
@@ -564,10 +445,10 @@ void hooks_numpy_free(void *p)
 static void drain_other_stocks(const struct mem_cgroup *root)
 {
 	native_drain_full(root);
-	if (pthread_mutex_trylock(&raw_mutex) != 0)
+	if (!raw_trylock())
 		return; /* in use; perhaps by us */
 	stock_drain_subtree(raw_cpu, root);
-	pthread_mutex_unlock(&raw_mutex);
+	raw_unlock();
 }
 
 /* --- installation -------------------------------------------------------- */
@@ -606,7 +487,7 @@ static void fork_parent(void)
 static void fork_child(void)
 {
 	kmem_fork_child();
-	pthread_mutex_init(&raw_mutex, NULL);
+	raw_lock_reset_after_fork();
 #if PY_VERSION_HEX >= 0x030C0000
 	pthread_mutex_init(&interpreters_mutex, NULL);
 #endif
@@ -629,20 +510,18 @@ int hooks_prepare(void)
 
 void hooks_install(void)
 {
-	PyMemAllocatorEx raw = {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free};
 	PyMemAllocatorEx mem = {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free};
 	PyMemAllocatorEx object = {NULL, object_malloc, object_calloc, object_realloc, object_free};
 
-	PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &saved_raw);
+	raw_prepare();
 	PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &saved_mem);
 	PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &saved_object);
-	raw.ctx = saved_raw.ctx;
 	mem.ctx = saved_mem.ctx;
 	object.ctx = saved_object.ctx;
 	installed = 1;
 	if (PyInterpreterState_Next(PyInterpreterState_Head()))
 		interpreters_are_several();
-	PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw);
+	raw_install();
 	PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem);
 	PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &object);
 }

@@ -1,5 +1,6 @@
 #include "stock.h"
 
+#include "fault.h"
 #include "memcg.h"
 #include "slab.h"
 
@@ -135,6 +136,32 @@ static void note_refusal(struct mem_cgroup *memcg, int64_t bytes)
 	memcg_flag(memcg, FLAG_REFUSED);
 }
 
+/*
+ * Without stock: what is freed lowers the counter at once, and each allocation is
+ * looked at.  From CHARGE_STRICT on max refuses; below, only the ceiling does.
+ */
+static bool charge_exactly(struct obj_cgroup *objcg, struct stock *stock, enum domain domain,
+			   int64_t bytes, int blocks, struct charge_result *result)
+{
+	bool strict = bytes >= (int64_t)CHARGE_STRICT;
+	struct mem_cgroup *full;
+
+	drain_slot(stock);
+	if (obj_cgroup_try_charge(objcg, bytes, strict ? BOUND_MAX : BOUND_CEILING, result)) {
+		obj_cgroup_stat(objcg, domain, bytes, blocks);
+		return true;
+	}
+	full = memcg_from_id(result->refused);
+	if (strict) {
+		note_refusal(full, bytes);
+	} else {
+		page_counter_grant(full);
+		memcg_event(full, EVENT_CEILING);
+		memcg_flag(full, FLAG_CEILING);
+	}
+	return false;
+}
+
 /* Charges to an objcg that cannot be recycled meanwhile. In a section. */
 static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks,
 		   struct charge_result *result)
@@ -144,6 +171,11 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	int64_t bytes = (int64_t)size;
 	int64_t batch = batch_for(objcg);
 
+	if (fault_covers(objcg)) {
+		drain_slot(stock); /* else what is freed after a refusal would fill it */
+		return !fault_refuses() &&
+		       charge_exactly(objcg, stock, domain, bytes, blocks, result);
+	}
 	if (bytes <= load_relaxed(&stock->bytes)) {
 		add_single_writer(&stock->bytes, -bytes);
 		goto charged;
@@ -172,19 +204,7 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 		return false;
 	}
 	result->refused = 0;
-	/*
-	 * Over its limit a group has no stock on this cpu: what it frees lowers the
-	 * counter at once, and each allocation is looked at.
-	 */
-	drain_slot(stock);
-	if (!obj_cgroup_try_charge(objcg, bytes, BOUND_CEILING, result)) {
-		page_counter_grant(memcg_from_id(result->refused));
-		memcg_event(memcg_from_id(result->refused), EVENT_CEILING);
-		memcg_flag(memcg_from_id(result->refused), FLAG_CEILING);
-		return false;
-	}
-	obj_cgroup_stat(objcg, domain, bytes, blocks);
-	return true;
+	return charge_exactly(objcg, stock, domain, bytes, blocks, result);
 
 charged:
 	stock_count(stock, domain, bytes, blocks);
@@ -233,7 +253,7 @@ void uncharge_objcg(struct cpu *cpu, uint32_t id, enum domain domain, size_t siz
 	struct stock *stock;
 
 	section_enter(cpu);
-	if (unlikely(is_over_max(objcg))) {
+	if (unlikely(is_over_max(objcg)) || fault_covers(objcg)) {
 		region_touch();
 		obj_cgroup_stat(objcg, domain, -bytes, -blocks);
 		obj_cgroup_uncharge(objcg, bytes);

@@ -64,9 +64,9 @@ def enable(*, migration: bool = True) -> None:
         _inherit.install()
         atexit.register(_core.at_root(_at_exit))
         os.register_at_fork(after_in_child=_after_fork)
+        _imports.when_imported(("multiprocessing.util",), _leave_with_multiprocessing)
         # last, as no_file below: under -W error it raises
         _numpy.install()
-        _imports.when_imported(("multiprocessing.util",), _leave_with_multiprocessing)
     if no_file is not None:
         _warn(no_file)
 

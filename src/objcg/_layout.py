@@ -47,6 +47,13 @@ class Record:
             at = offset + struct.calcsize(f"<{code}")
         self.struct = struct.Struct(f"{codes}{size - at}x")
 
+    def column(self, data: bytes, name: str) -> list[int]:
+        """Return one field, an "I" or "Q", of all records in `data`."""
+        offset, code = self.fields[name]
+        width = struct.calcsize(f"<{code}")
+        numbers = memoryview(data).cast("I" if code == "I" else "Q")
+        return numbers[offset // width :: self.size // width].tolist()
+
     def unpack(self, data: bytes) -> tuple[Any, ...]:
         """Return the fields by rising offset."""
         return self.struct.unpack(data)

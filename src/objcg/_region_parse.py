@@ -11,19 +11,21 @@ parent the uid is read once more after the child was: if it is lower than the ch
 is still the parent's, which had to be there as long as the child was; had it become another group's
 meanwhile, the uid would be higher. So no path is made of groups of two moments, and no chain of
 parents is endless.
+
+Where nothing is odd in that, which `_region_plain.py` sees of all groups at once, this is all. Else
+each record is looked at: what was torn, or has no place in the tree, is read again.
 """
 
 from __future__ import annotations
 
-import functools
 import operator
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from . import _layout
 from ._paths import MAX_DEPTH, MAX_NAME
-from ._region_source import RegionError, Section
-from ._region_types import (
+from ._region_groups import (
     BLOCKS,
     NAME_LEN,
     PARENT,
@@ -31,14 +33,17 @@ from ._region_types import (
     STATE,
     UID,
     USAGE,
-    GroupInfo,
-    Region,
-    TaskInfo,
+    Groups,
+    group_info,
 )
+from ._region_plain import Columns, parents_of, paths_of
+from ._region_source import MOST_AT_ONCE, RegionError, Section
+from ._region_types import Region, TaskInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 
+    from ._region_groups import GroupInfo
     from ._region_source import Source
 
     Record = tuple[Any, ...]
@@ -59,13 +64,14 @@ _MOST_PATH_TEXT_EACH = 128
 
 _SLASH = ord("/")
 
-# As GroupInfo._make() does, in C.
-_group_info = functools.partial(tuple.__new__, GroupInfo)
-
 _SIZE = _layout.GROUP.size
 _SEQ = _layout.GROUP.fields["seq"][0]
 _UID = _layout.GROUP.fields["uid"][0]
 _NAME = _layout.GROUP_NAME
+_BLOCK = 16 * _SIZE
+# Records are read alone where that many or more are read for one that is wanted.
+_ONE_OF = 30
+_ODD = int.from_bytes(b"\1" * MOST_AT_ONCE, "little")
 # What is identity of a group's record: [from, to) of its bytes.
 _IDENTITY = ((0, 16), (40, 48), (_SEQ, _SEQ + 8), (_NAME, _SIZE))
 
@@ -87,11 +93,19 @@ def parse_source(source: Source, *, tasks: bool = False) -> Region:
 def _parse_once(source: Source, *, tasks: bool) -> Region:
     region, (groups, objcgs, task_section, cpus) = parse_header(source)
     reader = _GroupReader(groups)
-    records = reader.read()
-    paths = _repaired_paths(reader, records)
-    _take_off_stocks(_stocks(cpus, objcgs), records, paths)
-    found = zip(paths.values(), paths, map(records.__getitem__, paths), strict=True)
-    region.groups.extend(map(_group_info, found))
+    paths = _plain_paths(reader)
+    found: Sequence[GroupInfo]
+    if paths is not None:
+        corrected: Records = {}
+        found = Groups(paths, reader.chunks, corrected)
+        _take_off_stocks(_stocks(cpus, objcgs), found.record, corrected, paths)
+    else:
+        records = reader.read()
+        paths = _repaired_paths(reader, records)
+        _take_off_stocks(_stocks(cpus, objcgs), records.__getitem__, records, paths)
+        infos = zip(paths.values(), paths, map(records.__getitem__, paths), strict=True)
+        found = list(map(group_info, infos))
+    region = region._replace(groups=found)
     if tasks:
         region = region._replace(tasks=sorted(_tasks(task_section, paths)))
     return region
@@ -150,38 +164,62 @@ class _GroupReader:
     """Reads the records of groups that exist, each as its process had it at some moment."""
 
     def __init__(self, groups: Section) -> None:
+        """Read all of them, twice."""
+        self.chunks: list[tuple[int, int, bytes]] = []  # first record, how many, their bytes
+        self.torn: list[int] = []
         self.names: dict[int, bytes] = {}
         self.uids: dict[int, int] = {}  # read last
         self._groups = groups
         self._pauses = _MOST_PAUSES
         self._repairs = _MOST_REPAIRS
+        for first, count in groups.chunks():
+            once = groups.read(first, count)
+            data = groups.read(first, count)
+            self.torn.extend(first + index for index in _torn(once, data))
+            self.chunks.append((first, count, data))
+
+    def uids_again(self, wanted: Sequence[int]) -> dict[int, int]:
+        """Return what the uids are now of those groups that have the same as before.
+
+        `wanted` are their numbers, rising.
+        """
+        uids: dict[int, int] = {}
+        for first, count, data in self.chunks:
+            here = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + count)]
+            if not here:
+                continue
+            low, span = here[0], here[-1] - here[0] + 1
+            if span > _ONE_OF * len(here):
+                # few and far between: each alone
+                now = [_uid_at(self._groups.read(gid), 0) for gid in here]
+            else:
+                again = self._groups.read(low, span)
+                now = [_uid_at(again, gid - low) for gid in here]
+            before = [_uid_at(data, gid - first) for gid in here]
+            uids.update(
+                (gid, uid) for gid, uid, was in zip(here, now, before, strict=True) if uid == was
+            )
+        return uids
 
     def read(self) -> Records:
-        """Return all, by their numbers."""
+        """Return all, by their numbers; those that were torn are read again."""
         records: Records = {}
-        for first, count in self._groups.chunks():
-            once = self._groups.read(first, count)
-            data = self._groups.read(first, count)
+        for first, count, data in self.chunks:
             numbers = range(first, first + count)
-            states, lengths = _words(data, "state"), _words(data, "name_len")
+            states, lengths = (_layout.GROUP.column(data, name) for name in ("state", "name_len"))
             records.update(zip(numbers, _layout.GROUP.struct.iter_unpack(data), strict=True))
             ends = zip(range(_NAME, len(data), _SIZE), lengths, strict=True)
             self.names.update(zip(numbers, [data[at : at + n] for at, n in ends], strict=True))
-            # Most often all are: a thousand groups should cost no loop.
-            if states.count(_layout.STATE_ONLINE) != count:
-                for gid, state in zip(numbers, states, strict=True):
-                    if state != _layout.STATE_ONLINE:
-                        _check(gid, records.pop(gid))
-            if max(lengths) > MAX_NAME:
-                for gid in numbers:
-                    if gid in records:
-                        _check(gid, records[gid])
-            for index in _torn(once, data):
-                self._read_again(first + index, records)
+            for gid, state, length in zip(numbers, states, lengths, strict=True):
+                if state != _layout.STATE_ONLINE or length > MAX_NAME:
+                    _check(gid, records[gid])
+                    del records[gid]
+        for gid in self.torn:
+            self._read_again(gid, records)
         records.pop(0, None)
-        for first, count in self._groups.chunks():
-            uids = memoryview(self._groups.read(first, count)).cast("Q")[_UID // 8 :: _SIZE // 8]
-            self.uids.update(zip(range(first, first + count), uids.tolist(), strict=True))
+        for first, count, _ in self.chunks:
+            uids = _layout.GROUP.column(self._groups.read(first, count), "uid")
+            self.uids.update(zip(range(first, first + count), uids, strict=True))
         return records
 
     def repair(self, gid: int, records: Records) -> None:
@@ -240,19 +278,24 @@ def _check(gid: int, record: Record) -> None:
         raise RegionError(msg)
 
 
-def _words(records: bytes, field: str) -> list[int]:
-    at = _layout.GROUP.fields[field][0]
-    words: list[int] = memoryview(records).cast("I")[at // 4 :: _SIZE // 4].tolist()
-    return words
+def _uid_at(records: bytes, index: int) -> int:
+    at = index * _SIZE + _UID
+    return int.from_bytes(records[at : at + 8], "little")
 
 
 def _torn(once: bytes, again: bytes) -> list[int]:
     """Return the indexes of records whose identity may be mixed of two moments, in `again`."""
-    torn = [index for index, seq in enumerate(_words(again, "seq")) if seq & 1]
+    torn = []
+    # all low bytes of `seq` at once: most often none of them is odd
+    if int.from_bytes(again[_SEQ::_SIZE], "little") & _ODD:
+        torn = [index for index, seq in enumerate(_layout.GROUP.column(again, "seq")) if seq & 1]
     if once != again:
         torn.extend(
             at // _SIZE
-            for at in range(0, len(again), _SIZE)
+            for block in range(0, len(again), _BLOCK)
+            # few change, and what is compared has to be copied
+            if once[block : block + _BLOCK] != again[block : block + _BLOCK]
+            for at in range(block, min(block + _BLOCK, len(again)), _SIZE)
             if once[at : at + _SIZE] != again[at : at + _SIZE]
             and any(
                 once[at + start : at + end] != again[at + start : at + end]
@@ -260,6 +303,19 @@ def _torn(once: bytes, again: bytes) -> list[int]:
             )
         )
     return torn
+
+
+def _plain_paths(reader: _GroupReader) -> dict[int, str] | None:
+    """Return the path of each group where nothing has to be repaired; else None."""
+    columns = Columns()
+    if reader.torn or not all(map(columns.add, reader.chunks)):
+        return None
+    uids = reader.uids_again(parents_of(columns))
+    return paths_of(columns, uids, _most_text(columns.gids))
+
+
+def _most_text(groups: Sized) -> int:
+    return _MOST_PATH_TEXT + _MOST_PATH_TEXT_EACH * len(groups)
 
 
 def _repaired_paths(reader: _GroupReader, records: Records) -> dict[int, str]:
@@ -322,7 +378,7 @@ def _paths_in_order(records: Records, reader: _GroupReader) -> tuple[dict[int, s
     paths = {1: ""} if 1 in records else {}
     lost: list[int] = []
     text = 0
-    most_text = _MOST_PATH_TEXT + _MOST_PATH_TEXT_EACH * len(records)
+    most_text = _most_text(records)
     for gid, record in records.items():
         parent = record[PARENT]
         if gid == 1:
@@ -384,16 +440,22 @@ def _stocks(cpus: Section, objcgs: Section) -> dict[int, list[int]]:
     return by_group
 
 
-def _take_off_stocks(stocks: dict[int, list[int]], records: Records, paths: dict[int, str]) -> None:
+def _take_off_stocks(
+    stocks: dict[int, list[int]],
+    record_of: Callable[[int], Record],
+    corrected: Records,
+    paths: Mapping[int, str],
+) -> None:
     """Correct the groups, and all above them, by what is in stock: it is charged, but not used."""
-    if not stocks:
-        return
-    # children before their parents, so that each passes on what it and all below it have
-    for gid in reversed(list(paths)):
-        stock = stocks.get(gid)
-        if stock is None:
-            continue
-        record = list(records[gid])
+    affected: Records = {}
+    for gid in stocks:
+        while gid in paths and gid not in affected:
+            affected[gid] = record_of(gid)
+            gid = affected[gid][PARENT]  # noqa: PLW2901  # up to root
+    # Children before their parents, which are older: each passes on what it and all below it have.
+    for gid in sorted(affected, key=lambda gid: affected[gid][UID], reverse=True):
+        record = list(affected[gid])
+        stock = stocks[gid]
         if record[PARENT]:
             _add(stocks.setdefault(record[PARENT], [0] * 7), stock)
         # in a process at work the stocks are read a moment after the counters
@@ -401,7 +463,7 @@ def _take_off_stocks(stocks: dict[int, list[int]], records: Records, paths: dict
         record[BLOCKS] += stock[1]
         objects, *others = _layout.GROUP_STAT.unpack(record[STAT])
         record[STAT] = (objects, *map(operator.add, others, stock[2:]))
-        records[gid] = tuple(record)
+        corrected[gid] = tuple(record)
 
 
 def _add(total: list[int], amounts: Iterable[int]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # Records read at a time: little enough that memory for them is not mapped anew each time.
-_CHUNK = 240
+MOST_AT_ONCE = 240
 
 
 class RegionError(Exception):
@@ -127,6 +127,6 @@ class Section:
             index = max(done, (start - self._offset) // size)
             done = min(self.used, -((self._offset - stop) // size))
             while index < done:
-                count = min(_CHUNK, done - index)
+                count = min(MOST_AT_ONCE, done - index)
                 yield index, count
                 index += count

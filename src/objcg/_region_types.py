@@ -1,216 +1,16 @@
-"""What a reader of a region gets: a region, its groups, its tasks."""
+"""What a reader of a region gets: a region and its tasks; for groups see `_region_groups.py`."""
 
 from __future__ import annotations
 
 import json
-from json.encoder import encode_basestring_ascii as _quoted
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _layout, _location
+from ._region_groups import USAGE, GroupInfo, Groups, in_tree_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-# Where the fields of a group's record are that _layout.GROUP.struct unpacks.
-(
-    STATE,
-    PARENT,
-    TASKS,
-    DYING,
-    UID,
-    USAGE,
-    MAX,
-    HIGH,
-    LOW,
-    PEAK,
-    BLOCKS,
-    STAT,
-    EVENTS,
-    SEQ,
-    NAME_LEN,
-) = range(15)
-
-
-class _Group(NamedTuple):
-    path: str
-    id: int
-    record: tuple[Any, ...]
-
-
-class GroupInfo(_Group):
-    """A group. Sizes are bytes; limits are None where unset.
-
-    A reader makes it of a record as it is, by `_make()`: what a tool does not look at is not
-    unpacked, of ten thousand groups.
-    """
-
-    __slots__ = ()
-
-    def __new__(  # noqa: PYI034  # nothing is derived from it
-        cls,
-        path: str,
-        id: int,  # noqa: A002  # the field's name
-        uid: int,
-        *,
-        online: bool,
-        tasks: int,
-        current: int,
-        peak: int,
-        max: int | None,  # noqa: A002
-        high: int | None,
-        low: int | None,
-        event_counts: tuple[int, ...],
-        stat_values: tuple[int, ...],
-    ) -> GroupInfo:
-        """Make one by hand; the counts are in the order of `_layout.EVENTS` and `STATS`."""
-        *domains, blocks, dying = stat_values
-        record = (
-            _layout.STATE_ONLINE if online else _layout.STATE_OFFLINE,
-            0,
-            tasks,
-            dying,
-            uid,
-            current,
-            _layout.NO_LIMIT if max is None else max,
-            _layout.NO_LIMIT if high is None else high,
-            low or 0,
-            peak,
-            blocks,
-            tuple(domains),
-            _layout.GROUP_EVENTS.pack(*event_counts),
-        )
-        return cls._make((path, id, record))
-
-    @property
-    def uid(self) -> int:
-        """The number of the group: no other of its process ever has the same."""
-        uid: int = self.record[UID]
-        return uid
-
-    @property
-    def online(self) -> bool:
-        """Whether the group was not removed; such ones are not read."""
-        return bool(self.record[STATE] == _layout.STATE_ONLINE)
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks are in the group itself."""
-        tasks: int = self.record[TASKS]
-        return tasks
-
-    @property
-    def current(self) -> int:
-        """Bytes charged to the group and all below it, without what is only in stock."""
-        current: int = self.record[USAGE]
-        return current
-
-    @property
-    def peak(self) -> int:
-        """The most bytes charged at once."""
-        peak: int = max(self.record[PEAK], self.record[USAGE])
-        return peak
-
-    @property
-    def max(self) -> int | None:
-        """The hard limit."""
-        return _limit(self.record[MAX])
-
-    @property
-    def high(self) -> int | None:
-        """What is reclaimed above."""
-        return _limit(self.record[HIGH])
-
-    @property
-    def low(self) -> int | None:
-        """What is protected from reclaim."""
-        return self.record[LOW] or None
-
-    @property
-    def events(self) -> dict[str, int]:
-        """How often each thing happened in the group or below it."""
-        counts = _layout.GROUP_EVENTS.unpack(self.record[EVENTS])
-        return dict(zip(_layout.EVENTS, counts, strict=True))
-
-    @property
-    def stat(self) -> dict[str, int]:
-        """Bytes by allocation domain, "blocks" and "dying_descendants"."""
-        record = self.record
-        domains = record[STAT]
-        # a tuple where what is in stock was added
-        if isinstance(domains, bytes):
-            domains = _layout.GROUP_STAT.unpack(domains)
-        _, mem, raw, numpy, native, mapped = domains
-        objects = record[USAGE] - mem - raw - numpy - native - mapped
-        return {
-            # the domains are read a moment after their sum
-            "object": objects if objects > 0 else 0,  # noqa: FURB136  # ten thousand times
-            "mem": mem,
-            "raw": raw,
-            "numpy": numpy,
-            "native": native,
-            "mmap": mapped,
-            "blocks": record[BLOCKS],
-            "dying_descendants": record[DYING],
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the group as ``objcg tree --json`` prints it."""
-        record = self.record
-        return {
-            "path": self.path,
-            "id": self.id,
-            "uid": record[UID],
-            "online": record[STATE] == _layout.STATE_ONLINE,
-            "tasks": record[TASKS],
-            "current": record[USAGE],
-            "peak": self.peak,
-            "max": _limit(record[MAX]),
-            "high": _limit(record[HIGH]),
-            "low": record[LOW] or None,
-            "events": self.events,
-            "stat": self.stat,
-        }
-
-    def to_json_text(self) -> str:
-        """Return what json.dumps() makes of `to_json()`, in a third of the time."""
-        record = self.record
-        usage, peak = record[USAGE], record[PEAK]
-        domains = record[STAT]
-        if isinstance(domains, bytes):
-            domains = _layout.GROUP_STAT.unpack(domains)
-        objects = usage - sum(domains) + domains[0]
-        return (
-            _GROUP_TEXT
-            % (
-                _quoted(self.path),
-                self.id,
-                record[UID],
-                "true" if record[STATE] == _layout.STATE_ONLINE else "false",
-                record[TASKS],
-                usage,
-                peak if peak > usage else usage,  # noqa: FURB136  # ten thousand times
-                "null" if record[MAX] == _layout.NO_LIMIT else record[MAX],
-                "null" if record[HIGH] == _layout.NO_LIMIT else record[HIGH],
-                record[LOW] or "null",
-                *_layout.GROUP_EVENTS.unpack(record[EVENTS]),
-                objects if objects > 0 else 0,  # noqa: FURB136
-                *domains[1:],
-                record[BLOCKS],
-                record[DYING],
-            )
-        )
-
-
-def _text_of(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}": %s' for name in names)
-
-
-_GROUP_TEXT = "{%s, %s, %s}" % (  # noqa: UP031  # of a text that is such a format itself
-    _text_of(["path", "id", "uid", "online", "tasks", "current", "peak", "max", "high", "low"]),
-    f'"events": {{{_text_of(_layout.EVENTS)}}}',
-    f'"stat": {{{_text_of(_layout.STATS)}}}',
-)
+    from collections.abc import Mapping, Sequence
 
 
 class TaskInfo(NamedTuple):
@@ -237,7 +37,7 @@ class Region(NamedTuple):
 
     pid: int
     command: str
-    groups: list[GroupInfo]
+    groups: Sequence[GroupInfo]
     tasks: list[TaskInfo] | None = None
     uid: int = 0
     start_time: int = 0  # clock ticks since boot
@@ -289,6 +89,8 @@ class Region(NamedTuple):
     @property
     def charged(self) -> int:
         """Bytes charged to root, and so to all groups."""
+        if isinstance(self.groups, Groups):
+            return self.groups.root().current
         return next((group.current for group in self.groups if group.path == "/"), 0)
 
     @property
@@ -310,28 +112,16 @@ class Region(NamedTuple):
 
     def tree(self) -> list[GroupInfo]:
         """Return the groups with each before those below it, and the largest first of siblings."""
-        by_parent: dict[str, list[tuple[int, str, GroupInfo]]] = {}
+        below: dict[str, list[tuple[int, str, str, GroupInfo]]] = {}
         for group in self.groups:
             path = group.path
             above = path.rpartition("/")[0] if path != "/" else "none"
-            by_parent.setdefault(above, []).append((group.record[USAGE], path, group))
-        for siblings in by_parent.values():
-            siblings.sort()  # of two with as much the paths differ
-        ordered: list[GroupInfo] = []
-        # each list is used up from its end, the largest
-        stack = [by_parent.pop("none", [])]
-        while stack:
-            if not stack[-1]:
-                stack.pop()
-                continue
-            _, path, group = stack[-1].pop()
-            ordered.append(group)
-            below = by_parent.pop(path if path != "/" else "", None)
-            if below is not None:
-                stack.append(below)
+            named = path if path != "/" else ""
+            below.setdefault(above, []).append((group.record[USAGE], path, named, group))
+        ordered = in_tree_order(below, "none")
         # below something that is not there
-        for siblings in by_parent.values():
-            ordered.extend(group for _, _, group in reversed(siblings))
+        for siblings in below.values():
+            ordered.extend(group for *_, group in reversed(siblings))
         return ordered
 
     def to_json(self) -> dict[str, Any]:
@@ -342,7 +132,10 @@ class Region(NamedTuple):
 
     def to_json_text(self, more: Mapping[str, object] = MappingProxyType({})) -> str:
         """Return what json.dumps() makes of `to_json()`, and `more`."""
-        groups = ", ".join([group.to_json_text() for group in self.tree()])
+        if isinstance(self.groups, Groups):
+            groups = self.groups.to_json_text()
+        else:
+            groups = ", ".join([group.to_json_text() for group in self.tree()])
         return f'{json.dumps({**self._to_json(), **more})[:-1]}, "groups": [{groups}]}}'
 
     def _to_json(self) -> dict[str, Any]:
@@ -370,7 +163,3 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def _limit(limit: int) -> int | None:
-    return None if limit == _layout.NO_LIMIT else limit

@@ -31,6 +31,7 @@ _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _SPACES = " \t\n\r\f\v"
 # More digits than any accepted size has; int() of very long text is slow, or refused by Python.
 _LONGEST_TEXT = 64
+_LONGEST_SHOWN = 200
 
 
 def parse_limit(value: Size, what: str) -> int | None:
@@ -67,17 +68,26 @@ def _parse(value: object, what: str, accepted: str) -> int:
     if isinstance(value, str):
         size = _parse_text(value, what, accepted)
     elif isinstance(value, bool) or not hasattr(value, "__index__"):
-        msg = f"{what}: {value!r} is a {type(value).__name__}, not a size; {accepted}"
+        msg = f"{what}: {_shown(value)} is a {type(value).__name__}, not a size; {accepted}"
         raise TypeError(msg)
     else:
         size = index(value)
     if size < 0:
-        msg = f"{what}: {value!r} is negative; {accepted}"
+        msg = f"{what}: {_shown(value)} is negative; {accepted}"
         raise ValueError(msg)
     if size > LARGEST:
-        msg = f"{what}: {value!r} is more than 2**63 - 2 bytes; {accepted}"
+        msg = f"{what}: {_shown(value)} is more than 2**63 - 2 bytes; {accepted}"
         raise ValueError(msg)
     return size
+
+
+def _shown(value: object) -> str:
+    """Return the value for an error: the beginning of it, where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - Python refuses to write ints of thousands of digits
+        return f"this {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _take_apart(text: str) -> tuple[str, str, str] | None:

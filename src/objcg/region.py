@@ -18,9 +18,10 @@ import os
 from typing import TYPE_CHECKING
 
 from . import _location
+from ._region_groups import GroupInfo
 from ._region_parse import parse_header, parse_source
 from ._region_source import BufferSource, FileSource, RegionError
-from ._region_types import GroupInfo, Region, TaskInfo
+from ._region_types import Region, TaskInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -55,6 +54,8 @@ class Result:
     drift: int | None = None
     differing: list[Finding] = field(default_factory=list)
     unstable: list[Finding] = field(default_factory=list)
+    fault: str = ""
+    """Why it says nothing."""
     tail: str = ""
 
 
@@ -77,7 +78,8 @@ def compare(
         charged[0].end,
         max((run.drift for run in charged if run.drift is not None), default=None),
     )
-    if _disagree(plain[0], charged[0]):
+    result.fault = suites.fault(unit, plain[0].end)
+    if result.fault or _disagree(plain[0], charged[0]):
         result.tail = charged[0].tail
     for name in dict.fromkeys(
         name
@@ -121,40 +123,46 @@ def wrong(results: list[Result]) -> list[str]:
         for one in result.differing
         if one.reason is None
     ]
+    lines += [f"{result.unit}: {result.fault}" for result in results if result.fault]
     lines += [f"{result.unit}: drift {result.drift}" for result in results if result.drift]
     return lines
 
 
-def summary(suite: str, version: str, results: list[Result], seconds: float) -> dict[str, object]:
-    """What is kept of a run, and shown in documents."""
+def kept(result: Result) -> dict[str, object]:
+    """What is kept of a unit: all but how long it took and what it printed."""
+    told = asdict(result)
+    for name in ("unit", "seconds", "tail"):
+        del told[name]
+    return {name: value for name, value in told.items() if value not in ([], None, "")}
+
+
+def keep(file: Path, suite: str, version: str, results: list[Result]) -> None:
+    """Write what was found; units that were not run this time stay as they were."""
+    try:
+        units = json.loads(file.read_text(encoding="utf-8"))["units"]
+    except FileNotFoundError:
+        units = {}
+    units |= {result.unit: kept(result) for result in results}
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(units[name])}" for name in sorted(units))
+    head = json.dumps({"suite": suite, "python": version})[:-1]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'{head},\n "units": {{\n{lines}\n }}}}\n', encoding="utf-8")
+
+
+def lines_of(suite: str, version: str, results: list[Result]) -> list[str]:
+    """Return what was found, for people."""
     counted: Counter[str] = Counter()
     for result in results:
         counted.update(result.outcomes)
-    return {
-        "suite": suite,
-        "python": version,
-        "units": len(results),
-        "tests": sum(result.tests for result in results),
-        "outcomes": dict(sorted(counted.items())),
-        "audited": sum(result.drift is not None for result in results),
-        "drift": sum(result.drift or 0 for result in results),
-        "differing": [asdict(one) for result in results for one in result.differing],
-        "unstable": [asdict(one) for result in results for one in result.unstable],
-        "not_audited": [r.unit for r in results if r.drift is None],
-        "seconds": round(seconds),
-    }
-
-
-def lines_of(summarised: dict[str, object]) -> list[str]:
-    """Return the same for people."""
-    counted = ", ".join(f"{n:,} {name}" for name, n in summarised["outcomes"].items())
+    differing = [one for result in results for one in result.differing]
+    each = ", ".join(f"{n:,} {name}" for name, n in sorted(counted.items()))
     head = (
-        f"{summarised['suite']} on {summarised['python']}: {summarised['units']} units, "
-        f"{summarised['tests']:,} tests ({counted}), {summarised['audited']} audits with drift "
-        f"{summarised['drift']}; {len(summarised['differing'])} differ, "
-        f"{len(summarised['unstable'])} unstable"
+        f"{suite} on {version}: {len(results)} units, {sum(counted.values()):,} tests ({each}), "
+        f"{sum(result.drift is not None for result in results)} audits with drift "
+        f"{sum(result.drift or 0 for result in results)}; {len(differing)} differ, "
+        f"{sum(len(result.unstable) for result in results)} unstable"
     )
-    explained = Counter(one["reason"] for one in summarised["differing"] if one["reason"])
+    explained = Counter(one.reason for one in differing if one.reason)
     return [head, *(f"  {n} explained: {reason}" for reason, n in explained.items())]
 
 
@@ -175,6 +183,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--json", type=Path, metavar="FOLDER", help="write SUITE-VERSION.json there"
     )
     options = parser.parse_args(arguments)
+    # not the file behind a link: a virtual environment is found by where its link is
+    options.python = os.path.abspath(options.python)
     for suite in options.suites:
         if suite not in suites.SUITES:
             parser.error(f"{suite!r} is no suite; there are {', '.join(suites.SUITES)}")
@@ -204,7 +214,6 @@ def run_suite(suite: str, version: str, options: argparse.Namespace) -> list[str
         if options.slice or options.only:
             return []
         return [f"{suite}: no unit was found"]
-    started = time.monotonic()
     results = []
     extra = ("--no-native",) if options.no_native else ()
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -214,6 +223,8 @@ def run_suite(suite: str, version: str, options: argparse.Namespace) -> list[str
         for number, future in enumerate(pending, 1):
             result = future.result()
             results.append(result)
+            if options.json:
+                keep(options.json / f"{suite}-{version}.json", suite, version, [result])
             took = " ".join(f"{side} {seconds:.0f} s" for side, seconds in result.seconds.items())
             print(
                 f"[{number}/{len(pending)}] {result.unit}: {result.tests} tests, {result.end}, "
@@ -224,12 +235,7 @@ def run_suite(suite: str, version: str, options: argparse.Namespace) -> list[str
                 print(f"    {line}", flush=True)
             if wrong([result]):
                 print("\n".join(f"    | {line}" for line in result.tail.splitlines()), flush=True)
-    summarised = summary(suite, version, results, time.monotonic() - started)
-    print("\n".join(lines_of(summarised)), flush=True)
-    if options.json:
-        options.json.mkdir(parents=True, exist_ok=True)
-        file = options.json / f"{suite}-{version}.json"
-        file.write_text(json.dumps(summarised, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines_of(suite, version, results)), flush=True)
     return wrong(results)
 
 

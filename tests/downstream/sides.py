@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import outcomes
 
+from objcg import _location
+
 if TYPE_CHECKING:
     from suites import Unit
 
@@ -103,19 +105,12 @@ def _end_of(child: subprocess.Popen[bytes]) -> str:
         try:
             status = child.wait(0.5)
         except subprocess.TimeoutExpired:
-            if _resident(child.pid) > MOST_RESIDENT:
+            resident, _ = _location.resident(child.pid) or (0, 0)
+            if resident > MOST_RESIDENT:
                 return "too much memory"
         else:
             return f"status {status}" if status >= 0 else f"killed by {_signal(-status)}"
     return "timeout"
-
-
-def _resident(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 def _signal(number: int) -> str:

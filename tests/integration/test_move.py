@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .programs import PROGRAMS, TIMEOUT, environment, run
+from .programs import PROGRAMS, TIMEOUT, environment, objcg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,15 +38,11 @@ class Served:
         self.child.stdin.flush()
         return self.answers(1)[0]
 
-    def objcg(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "objcg", *map(str, arguments)]
-        return run(command, env={"OBJCG_DIR": str(self.folder)})
-
     def move(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return self.objcg("move", self.child.pid, *arguments)
+        return objcg("move", self.child.pid, *arguments, folder=self.folder)
 
     def groups_of_tasks(self) -> dict[str, str]:
-        result = self.objcg("tree", "--tasks", "--json", self.child.pid)
+        result = objcg("tree", "--tasks", "--json", self.child.pid, folder=self.folder)
         assert (result.returncode, result.stderr) == (0, "")
         return {str(task["id"]): task["group"] for task in json.loads(result.stdout)["tasks"]}
 

@@ -52,7 +52,7 @@ def test_numpy_imported_after_enable() -> None:
 print("numpy" in sys.modules)
 check()
 print("_Finder" in {FINDERS}, "concurrent.futures.thread" in sys.modules)
-import concurrent.futures.thread
+import concurrent.futures.thread, multiprocessing.util
 print("_Finder" in {FINDERS})
 for module in list(sys.modules.values()):
     spec = getattr(module, "__spec__", None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .programs import run
+from .programs import objcg, run
 from .test_tree import serving
 
 if TYPE_CHECKING:
@@ -41,11 +41,6 @@ def open_folder() -> Iterator[Path]:
         folder = Path(name, "regions")
         folder.mkdir(mode=0o700)
         yield folder
-
-
-def objcg(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "objcg", *map(str, arguments)]
-    return run(command, env={"OBJCG_DIR": str(folder)})
 
 
 def as_nobody(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .programs import PROGRAMS, TIMEOUT, environment, run
+from .programs import PROGRAMS, TIMEOUT, environment, objcg, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,26 +51,8 @@ def unlimited(
 @pytest.fixture
 def idle(folder: Path) -> Iterator[int]:
     """A process that holds 1 and 3 MiB in groups, and allocates nothing."""
-    with subprocess.Popen(
-        [sys.executable, "serve.py"],
-        cwd=PROGRAMS,
-        env=environment(OBJCG_DIR=str(folder)),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            yield child.pid
-        finally:
-            child.kill()
-            child.wait(TIMEOUT)
-
-
-def objcg(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "objcg", *map(str, arguments)]
-    return run(command, env={"OBJCG_DIR": str(folder)})
+    with started(sys.executable, "serve.py", folder=folder) as child:
+        yield child.pid
 
 
 def knobs(pid: int, path: str, folder: Path) -> tuple[int | None, int | None, int | None]:

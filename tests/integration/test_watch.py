@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,55 +11,13 @@ import pytest
 from objcg import region
 from objcg.views.watch import NONE, State, Watch
 
-from .programs import environment
-
-# Reads commands: "+" and a size, "new", "over", "end".
-PROGRAM = """
-import sys, objcg
-objcg.enable()
-group = objcg.group("/job", max="8M")
-held = []
-print("ready", flush=True)
-for line in sys.stdin:
-    word, *rest = line.split()
-    if word == "+":
-        with group:
-            held.append(bytearray(int(rest[0])))
-    elif word == "over":
-        try:
-            with group:
-                bytearray(16 << 20)
-        except MemoryError:
-            pass
-    elif word == "new":
-        objcg.group("/new")
-    print("done", flush=True)
-"""
-
-
-class Program:
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-        assert self.process.stdout.readline() == "ready\n"
-        self.path = region.find(self.process.pid)
-
-    def __call__(self, command):
-        print(command, file=self.process.stdin, flush=True)
-        assert self.process.stdout.readline() == "done\n"
+from .told import Told
 
 
 @pytest.fixture
 def program():
-    started = Program()
-    with started.process:
+    with Told() as started:
         yield started
-        started.process.kill()
 
 
 def group(sample, path):
@@ -76,7 +32,7 @@ def test_what_changed_is_known_by_the_second(program):
     assert first.change(group(first, "/job")) == NONE
     program("+ 1000000")
     program("over")
-    program("new")
+    program("new /new")
     before = time.time()
     sample = watch.sample()
     assert before <= sample.at <= time.time()

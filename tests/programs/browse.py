@@ -7,30 +7,9 @@ Ends with 3, and says why, where there is no browser.
 
 import json
 import os
-import shutil
 import sys
 
-NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
-
-try:
-    from playwright.sync_api import sync_playwright
-except ImportError as error:
-    print(f"playwright is not installed: {error}")
-    sys.exit(3)
-
-
-def browser_path(playwright):
-    """Return the path of a browser: the system's, or the one that playwright has downloaded."""
-    paths = [*map(shutil.which, NAMES), playwright.chromium.executable_path]
-    found = [path for path in paths if path and os.path.exists(path)]
-    if not found:
-        print(f"found no browser: none of {', '.join(NAMES)}, nor playwright's own")
-        sys.exit(3)
-    return found[0]
-
-
-def text_of(page, selector):
-    return page.eval_on_selector_all(selector, "found => found.map(one => one.textContent)")
+from browser import TIMEOUT, opened, text_of
 
 
 def used(page):
@@ -58,19 +37,7 @@ def used(page):
 
 
 def main(path, screenshot=None):
-    noted = {"console": [], "errors": [], "requests": []}
-    with sync_playwright() as playwright:
-        # as root, which a container's user is, Chromium has no sandbox
-        options = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        browser = playwright.chromium.launch(executable_path=browser_path(playwright), args=options)
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        # a machine at work takes its time for 5 MB of script
-        context.set_default_timeout(90_000)
-        context.add_init_script("window.alert = () => { window.alerted = true; }")
-        page = context.new_page()
-        page.on("console", lambda message: noted["console"].append(message.text))
-        page.on("pageerror", lambda error: noted["errors"].append(str(error)))
-        page.on("request", lambda request: noted["requests"].append(request.url))
+    with opened() as (browser, page, noted):
         page.goto(f"file://{os.path.abspath(path)}")
         noted["used"] = used(page)
         # both schemes, and a narrow window
@@ -80,10 +47,9 @@ def main(path, screenshot=None):
         if screenshot:
             page.screenshot(path=screenshot, full_page=True)
         plain = browser.new_context(java_script_enabled=False).new_page()
-        plain.set_default_timeout(90_000)
+        plain.set_default_timeout(TIMEOUT)
         plain.goto(f"file://{os.path.abspath(path)}")
         noted["plain"] = plain.inner_text("body")
-        browser.close()
     print(json.dumps(noted))
 
 

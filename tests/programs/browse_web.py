@@ -9,31 +9,9 @@ says why, where there is no browser.
 """
 
 import json
-import os
-import shutil
 import sys
 
-NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
-
-try:
-    from playwright.sync_api import sync_playwright
-except ImportError as error:
-    print(f"playwright is not installed: {error}")
-    sys.exit(3)
-
-
-def browser_path(playwright):
-    """Return the path of a browser: the system's, or the one that playwright has downloaded."""
-    paths = [*map(shutil.which, NAMES), playwright.chromium.executable_path]
-    found = [path for path in paths if path and os.path.exists(path)]
-    if not found:
-        print(f"found no browser: none of {', '.join(NAMES)}, nor playwright's own")
-        sys.exit(3)
-    return found[0]
-
-
-def text_of(page, selector):
-    return page.eval_on_selector_all(selector, "found => found.map(one => one.textContent)")
+from browser import opened, text_of
 
 
 def shown(page):
@@ -81,19 +59,7 @@ def set_limit(page, path, knob, size):
 
 
 def main(url):
-    noted = {"console": [], "errors": [], "requests": []}
-    with sync_playwright() as playwright:
-        # as root, which a container's user is, Chromium has no sandbox
-        options = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        browser = playwright.chromium.launch(executable_path=browser_path(playwright), args=options)
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        # a machine at work takes its time for 5 MB of script
-        context.set_default_timeout(90_000)
-        context.add_init_script("window.alert = () => { window.alerted = true; }")
-        page = context.new_page()
-        page.on("console", lambda message: noted["console"].append(message.text))
-        page.on("pageerror", lambda error: noted["errors"].append(str(error)))
-        page.on("request", lambda request: noted["requests"].append(request.url))
+    with opened() as (_, page, noted):
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:
             order, _, rest = line.rstrip("\n").partition(" ")
@@ -117,7 +83,6 @@ def main(url):
             elif order == "end":
                 answer = noted
             print(json.dumps(answer), flush=True)
-        browser.close()
 
 
 main(*sys.argv[1:])

@@ -257,6 +257,34 @@ def start_rows():
     ]
 
 
+def read_rows(region=0.0099, tree=0.149, first_quartile=0.99):
+    return [
+        {
+            "case": case,
+            "operation": f"operation {case}",
+            "cpu_seconds": region if case == "region" else 0.2,
+            "cpu_seconds_quartiles": [0.009, 0.3],
+            "beyond_seconds": tree if baseline else None,
+            "beyond_seconds_quartiles": [0.1, 0.2] if baseline else None,
+            "ratio": 1.01 if baseline else None,
+            "ratio_quartiles": [first_quartile, 1.02] if baseline else None,
+            "baseline": baseline,
+            "goal": {"of": of, "most": most} if of else None,
+            "goal_met": True if of else None,
+            "groups": 10_102,
+            "asked": 10_000,
+            "readings": 300,
+            "rounds": 3,
+            "seed": 1,
+        }
+        for case, baseline, of, most in (
+            ("region", None, "cpu_seconds", 0.01),
+            ("tree", "python -c pass", "beyond_seconds", 0.15),
+            ("watched", "operation alone", None, None),
+        )
+    ]
+
+
 def instructions_rows():
     return [
         {
@@ -288,5 +316,6 @@ def all_results(minor="3.13"):
         "suite": suite_rows(),
         "switch": switch_rows(),
         "scale": scale_rows(),
+        "read": read_rows(),
     }
     return {name: result(name, of, minor) for name, of in rows.items()}

@@ -161,6 +161,23 @@ def test_charged_and_preloaded_have_a_goal_each_and_all_programs_have_to_be_ther
     assert calls[mean][0].startswith("not measured (no row with program geometric mean")
 
 
+def test_what_is_read_has_a_goal_in_milliseconds_and_a_watcher_costs_nothing(goals):
+    region, tree, watched = (goal for goal in lines(goals) if goal.startswith("`read`: "))
+    met = lines(goals, read=made_up.read_rows())
+    assert met[region] == ("9.9 ms (9.0 to 300.0)", "3.13: met; 3.11: not measured")
+    assert met[tree][0] == "149.0 ms (100.0 to 200.0)"
+    assert met[watched][0] == "0.990x, median 1.010x"
+    missed = lines(goals, read=made_up.read_rows(0.0101, 0.1501, 1.001))
+    assert missed[region][0] == "**10.1 ms (9.0 to 300.0)**"
+    assert missed[tree][0] == "**150.1 ms (100.0 to 200.0)**"
+    assert missed[watched] == (
+        "**1.001x, median 1.010x**",
+        "3.13: **MISSED**; 3.11: not measured",
+    )
+    others = [row | {"asked": 9_999} for row in made_up.read_rows()]
+    assert lines(goals, read=others)[region][1] == "not measured"
+
+
 def test_both_versions_have_to_meet_a_goal(goals):
     text = goals.summary({m: {"suite": made_up.suite_rows()} for m in ("3.13", "3.11")})
     assert "| 0.990x | 0.990x | met |" in text

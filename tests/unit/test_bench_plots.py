@@ -50,6 +50,7 @@ def test_a_picture_says_what_was_measured_and_where(name, tmp_path):
         "limits": ["call, blocks of 144 bytes", "6,144", "median", "goal: at most"],
         "memory": ["ints", "peak: the process at its peak", "0.97", "1.23", "jemalloc"],
         "native": ["what pair-64 does", "1.20", "preloaded", "charged", "programs: peak memory"],
+        "read": ["operation tree", "149", "9.9", "goal: at most", "1.01"],
         "instructions": ["start", "with group:", "1.03", "99", "stock"],
         "suite": ["slow", "fast", "1.04", "time, geometric mean 0.990"],
         "switch": ["operation enter", "ns for one operation", "240", "goal: at most"],

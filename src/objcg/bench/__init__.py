@@ -25,6 +25,7 @@ NAMES: tuple[str, ...] = (
     "suite",
     "switch",
     "scale",
+    "read",
     "instructions",
 )
 """All benchmarks, in the order in which they are listed: modules of this package."""

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         options, program = split_program(arguments)
-        parsed = build_parser().parse_args(options)
+        parsed = build_parser(options[0] if options else None).parse_args(options)
         if parsed.verb == "run":
             from . import run
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
+
+    _Verbs = argparse._SubParsersAction[Any]
 
 _SIZES = 'SIZE is a number of bytes or text such as "512M", "1.5GiB" or "max"'
 
@@ -43,7 +47,29 @@ class Program:
         self.words = words
 
 
+class _Formatter(argparse.HelpFormatter):
+    """One that knows its width: argparse makes one for each argument, and imports much for it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
+def _width() -> int:
+    """Return how wide a help text may be, as argparse has it."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns) > 0:
+        return int(columns) - 2
+    try:
+        return (os.get_terminal_size(sys.__stdout__.fileno()).columns or 80) - 2  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        # no standard output, or not a terminal
+        return 78
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
+
     def error(self, message: str) -> NoReturn:
         msg = f"{message} (see '{self.prog} --help')"
         raise WrongUse(msg)
@@ -78,8 +104,12 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], Program | None]:
     return list(arguments), None
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; the program of "objcg run" has to be cut off before."""
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; the program of "objcg run" has to be cut off before.
+
+    It knows all verbs, or if `verb` is one, that one only: to make them all takes a sixth of the
+    time that Python takes to start.
+    """
     parser = _Parser(
         prog="objcg",
         description="Memory control groups for the threads and asyncio tasks of a Python process.",
@@ -90,7 +120,12 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         prog="objcg", dest="verb", metavar="VERB", required=True, parser_class=_Parser
     )
+    for name in [verb] if verb in _VERBS else _VERBS:
+        _VERBS[name](verbs)
+    return parser
 
+
+def _add_run(verbs: _Verbs) -> None:
     run = verbs.add_parser(
         "run",
         usage="objcg run [options] (SCRIPT | -m MODULE | -c CODE) [ARG ...]",
@@ -125,6 +160,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--report", metavar="FILE", help="write the tree, as JSON, to FILE, too")
 
+
+def _add_tree(verbs: _Verbs) -> None:
     tree = verbs.add_parser(
         "tree",
         help="show the groups of a running process, largest first",
@@ -146,6 +183,8 @@ def build_parser() -> argparse.ArgumentParser:
     tree.add_argument("--tasks", action="store_true", help="show the tasks, too")
     tree.add_argument("--json", action="store_true", help="print JSON, in one line")
 
+
+def _add_ps(verbs: _Verbs) -> None:
     ps = verbs.add_parser(
         "ps",
         help="list the processes that have objcg on",
@@ -158,6 +197,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     ps.add_argument("--json", action="store_true", help="print JSON, in one line")
 
+
+def _add_top(verbs: _Verbs) -> None:
     top = verbs.add_parser(
         "top",
         help="watch the groups of a running process, full screen, and steer them",
@@ -178,6 +219,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="how often it is looked at, from 0.1 to 60 (default: 1)",
     )
 
+
+def _add_move(verbs: _Verbs) -> None:
     move = verbs.add_parser(
         "move",
         help="move a task of a running process to another group",
@@ -193,6 +236,8 @@ def build_parser() -> argparse.ArgumentParser:
     move.add_argument("path", metavar="PATH", help="the group, which must exist")
     move.add_argument("--json", action="store_true", help="print what was done as JSON")
 
+
+def _add_set(verbs: _Verbs) -> None:
     set_ = verbs.add_parser(
         "set",
         help="set limits of a group of a running process",
@@ -211,6 +256,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     set_.add_argument("--json", action="store_true", help="print what was set as JSON")
 
+
+def _add_autopsy(verbs: _Verbs) -> None:
     autopsy = verbs.add_parser(
         "autopsy",
         help="show the last state of a process that was killed",
@@ -231,6 +278,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     autopsy.add_argument("--json", action="store_true", help="print JSON, in one line")
 
+
+def _add_record(verbs: _Verbs) -> None:
     record = verbs.add_parser(
         "record",
         help="record the groups of a running process into an SQLite file",
@@ -250,6 +299,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     record.add_argument("--duration", metavar="SECONDS", help="end after so long")
 
+
+def _add_report(verbs: _Verbs) -> None:
     report = verbs.add_parser(
         "report",
         help="make a page of plots from a recording",
@@ -267,6 +318,8 @@ def build_parser() -> argparse.ArgumentParser:
         "without -o to standard output",
     )
 
+
+def _add_web(verbs: _Verbs) -> None:
     web = verbs.add_parser(
         "web",
         help="watch the groups of a running process in a browser on this machine, and steer them",
@@ -287,6 +340,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="on 127.0.0.1 (default: one that is free)",
     )
 
+
+def _add_bench(verbs: _Verbs) -> None:
     bench = verbs.add_parser(
         "bench",
         usage="objcg bench [NAME [options]]",
@@ -297,7 +352,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("name", metavar="NAME", nargs="?")
     bench.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
+
+
+# In the order in which they are listed.
+_VERBS = {
+    "run": _add_run,
+    "tree": _add_tree,
+    "ps": _add_ps,
+    "top": _add_top,
+    "move": _add_move,
+    "set": _add_set,
+    "autopsy": _add_autopsy,
+    "record": _add_record,
+    "report": _add_report,
+    "web": _add_web,
+    "bench": _add_bench,
+}
 
 
 def _interval(text: str) -> float:

@@ -10,9 +10,11 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from objcg import _region_types, region
+from objcg import _region_groups, region
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from objcg.region import GroupInfo, Region
 
 
@@ -94,10 +96,12 @@ def _state(found: Region) -> State:
     return State.EXITED if found.exited else State.KILLED
 
 
-def _changes(before: list[GroupInfo], after: list[GroupInfo], seconds: float) -> dict[int, Change]:
+def _changes(
+    before: Sequence[GroupInfo], after: Sequence[GroupInfo], seconds: float
+) -> dict[int, Change]:
     # by what the records have at hand, and not by properties: there may be very many groups,
     # and nearly all of them are at rest
-    uid, events = _region_types.UID, _region_types.EVENTS
+    uid, events = _region_groups.UID, _region_groups.EVENTS
     known = {group.record[uid]: group for group in before}
     changes = {}
     for group in after:

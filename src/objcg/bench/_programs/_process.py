@@ -61,7 +61,7 @@ class Result(NamedTuple):
     group_peak: int
     allocator: str
     """PYTHONMALLOC."""
-    library: str
+    preloaded: str
     """What was loaded by LD_PRELOAD."""
     tracers: tuple[str, ...] = ()
     """The memory profilers that were in the process; see `_side.TRACERS`."""
@@ -125,12 +125,12 @@ def run(
         group=group,
         group_peak=int(group_peak),
         allocator=allocator,
-        library=loaded,
+        preloaded=loaded,
         tracers=tuple(tracers.split()),
         native=native == "native",
     )
-    if under and os.path.basename(result.library).startswith("vgpreload_"):
-        result = result._replace(library="")  # valgrind's own, which replaces nothing
+    if under and os.path.basename(result.preloaded).startswith("vgpreload_"):
+        result = result._replace(preloaded="")  # valgrind's own, which replaces nothing
     _check(side, result, library, tracer)
     return result
 
@@ -182,7 +182,7 @@ def _check(side: str, result: Result, library: str | None, tracer: str | None) -
     else:
         right = result.group == ""
     if tracer is None:
-        right &= result.library == (library or "") and not result.tracers
+        right &= result.preloaded == (library or "") and not result.tracers
     else:
         # it may have loaded a library of its own
         right &= tracer in result.tracers

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from objcg.region import GroupInfo
@@ -259,7 +259,7 @@ class Model:
             self._places = list(self._tree(groups, matches))
         self._at = {place.group.uid: i for i, place in enumerate(self._places)}
 
-    def _tree(self, groups: list[GroupInfo], matches: set[int] | None) -> Iterator[_Place]:
+    def _tree(self, groups: Sequence[GroupInfo], matches: set[int] | None) -> Iterator[_Place]:
         if matches is not None:
             groups = _with_ancestors(groups, matches)
         below: dict[str, list[GroupInfo]] = {}
@@ -277,13 +277,14 @@ class Model:
             if children is not None and (self._wanted or group.uid not in self._collapsed):
                 stack.extend((child, depth + 1) for child in reversed(self._sorted(children)))
 
-    def _sorted(self, groups: list[GroupInfo]) -> list[GroupInfo]:
-        if len(groups) > 1:
+    def _sorted(self, groups: Sequence[GroupInfo]) -> list[GroupInfo]:
+        ordered = list(groups)
+        if len(ordered) > 1:
             # twice: what is equal stays in the order of names, since sort() is stable either way
-            groups = sorted(groups, key=_path)
+            ordered.sort(key=_path)
             descending = (self._sort is not Sort.NAME) != self._is_reversed
-            groups.sort(key=self._key(), reverse=descending)
-        return groups
+            ordered.sort(key=self._key(), reverse=descending)
+        return ordered
 
     def _key(self) -> Callable[[GroupInfo], Any]:
         return {
@@ -305,7 +306,7 @@ def _path(group: GroupInfo) -> str:
     return group.path
 
 
-def _with_ancestors(groups: list[GroupInfo], matches: set[int]) -> list[GroupInfo]:
+def _with_ancestors(groups: Sequence[GroupInfo], matches: set[int]) -> list[GroupInfo]:
     kept = {"/"} if matches else set()
     for group in groups:
         if group.uid not in matches:

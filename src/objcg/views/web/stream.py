@@ -20,6 +20,8 @@ from objcg.views.top.model import Level, level, limit, share
 from objcg.views.watch import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from objcg.region import GroupInfo, Region
     from objcg.views.watch import Sample
 
@@ -158,7 +160,7 @@ class Stream:
         for event, count in events.items():
             episode.events[event] = episode.events.get(event, 0) + count
 
-    def _offenders(self, groups: list[GroupInfo], at: float) -> set[int]:
+    def _offenders(self, groups: Sequence[GroupInfo], at: float) -> set[int]:
         """Return the groups that are at their limit or have met one a moment ago."""
         self._open = {
             uid: episode for uid, episode in self._open.items() if at - episode.last <= RED_SECONDS
@@ -168,7 +170,7 @@ class Stream:
 
     # ---- what is shown
 
-    def _usage(self, groups: list[GroupInfo], offenders: set[int]) -> pictures.Figure:
+    def _usage(self, groups: Sequence[GroupInfo], offenders: set[int]) -> pictures.Figure:
         points = list(self._points)
         times = [point.at for point in points]
         curves = {path: [point.own.get(path) for point in points] for path in self._colours}
@@ -197,7 +199,7 @@ class Stream:
         figure["layout"]["uirevision"] = "live"
         return figure
 
-    def _tree(self, groups: list[GroupInfo], offenders: set[int]) -> pictures.Figure:
+    def _tree(self, groups: Sequence[GroupInfo], offenders: set[int]) -> pictures.Figure:
         red = {group.path for group in groups if group.uid in offenders}
         nodes = [pictures.Node(group.path, group.current) for group in groups]
         figure = pictures.icicle(pictures.forest([nodes], self._colours, offenders=red))
@@ -251,7 +253,7 @@ class Stream:
         }
 
 
-def _own(groups: list[GroupInfo]) -> dict[str, int]:
+def _own(groups: Sequence[GroupInfo]) -> dict[str, int]:
     """Return what is charged to each group itself: its usage less its children's."""
     own = {group.path: group.current for group in groups}
     for group in groups:
@@ -272,7 +274,7 @@ def _facts(found: Region) -> list[tuple[str, str]]:
     return facts
 
 
-def _worst(groups: list[GroupInfo], offenders: set[int]) -> list[dict[str, str]]:
+def _worst(groups: Sequence[GroupInfo], offenders: set[int]) -> list[dict[str, str]]:
     worst = sorted(
         (group for group in groups if group.uid in offenders),
         key=lambda group: (-group.current, group.path),
