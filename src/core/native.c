@@ -5,8 +5,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
 
 #include "kmem.h"
 #include "memcg.h"
@@ -15,141 +13,6 @@ struct task *(*native_current_task)(void);
 void (*native_notice)(const struct charge_result *result);
 
 static bool is_on;
-
-/* What each call reads and nobody writes after the start: one cache line. */
-static struct {
-	_Alignas(64) uint64_t secret;
-	uint64_t objcg_max; /* the largest id there can be */
-	/*
-	 * Whether the word before a block is as glibc has it: the size of the chunk,
-	 * whose last word belongs to the block and first to us or the kernel, and
-	 * three flags.  Asking malloc_usable_size() takes as long as the rest of a
-	 * charge.
-	 */
-	bool blocks_are_glibcs;
-} fixed;
-
-/* --- what a block really has ------------------------------------------------- */
-
-#define GLIBC_IS_MAPPED ((size_t)2)
-#define GLIBC_FLAGS ((size_t)7)
-
-static inline size_t glibc_word(const void *p)
-{
-	return ((const size_t *)p)[-1];
-}
-
-static inline size_t glibc_size(const void *p)
-{
-	size_t word = glibc_word(p);
-
-	return (word & ~GLIBC_FLAGS) - (word & GLIBC_IS_MAPPED ? 2 : 1) * sizeof(size_t);
-}
-
-static inline size_t real_size(void *p)
-{
-	return likely(fixed.blocks_are_glibcs) ? glibc_size(p) : libc_allocator.usable_size(p);
-}
-
-/*
- * Whether it can be told at once what a block occupies, its overhead included, and that
- * there is nothing beneath the C library's function which calls us in turn: a block of
- * glibc's that is no mapping of its own.  The sanitizers' allocators are asked, so that
- * they see what is done then.
- */
-static inline bool occupies_at_once(void *p, size_t *bytes)
-{
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-	*bytes = real_size(p) + BLOCK_OVERHEAD;
-	return *bytes >= BLOCK_OVERHEAD + TAG_SIZE;
-#else
-	if (unlikely(!fixed.blocks_are_glibcs) || unlikely(glibc_word(p) & GLIBC_IS_MAPPED))
-		return false;
-	*bytes = glibc_word(p) & ~GLIBC_FLAGS;
-	return true;
-#endif
-}
-
-/* By its name, and by trying: a debugger's malloc may have taken glibc's place. */
-static bool find_out_whose_blocks(void)
-{
-	static const size_t sizes[] = {1, 24, 25, 1000, 5000, 100000, 1000000, 40000000};
-	void *version = dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
-	Dl_info libc;
-	Dl_info allocator;
-
-	if (!version || !dladdr(version, &libc) ||
-	    !dladdr((void *)(uintptr_t)libc_allocator.malloc, &allocator) ||
-	    libc.dli_fbase != allocator.dli_fbase)
-		return false;
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		void *p = base_malloc(sizes[i]);
-		bool same = p && glibc_size(p) == libc_allocator.usable_size(p);
-
-		base_free(p);
-		if (p && !same)
-			return false;
-	}
-	return true;
-}
-
-/* --- tags ------------------------------------------------------------------- */
-
-/*
- * The id times a constant, and what hides it: the block's address and a secret.  The
- * constant is 2^64 by the golden ratio, of which the multiples lie as far apart as
- * they can: those of two ids by 2^42 at least (ids are below 2^21).  So a tag that
- * somebody has changed by less, or found at another address within 2^42 bytes, is
- * that of no objcg; and what is there by chance is one once in 2^43 blocks.
- */
-#define TAG_FACTOR 0x9E3779B97F4A7C15u
-#define TAG_INVERSE 0xF1DE83E19937733Du
-_Static_assert(TAG_FACTOR *TAG_INVERSE == 1, "modulo 2^64");
-
-static inline uint64_t tag_of(const void *p, uint32_t id)
-{
-	return ((uintptr_t)p ^ fixed.secret) + id * TAG_FACTOR;
-}
-
-/* Whether this is a tag at this address, and of which objcg. */
-static inline bool tag_is_valid(const void *p, uint64_t tag, uint32_t *id)
-{
-	uint64_t value = (tag - ((uintptr_t)p ^ fixed.secret)) * TAG_INVERSE;
-
-	*id = (uint32_t)value;
-	return likely(value - 1 < fixed.objcg_max);
-}
-
-/* At the end of the block: aligned with glibc, but not with every C library. */
-static inline void tag_write(void *p, size_t real, uint64_t tag)
-{
-	memcpy((char *)p + real - TAG_SIZE, &tag, TAG_SIZE);
-}
-
-/*
- * The objcg that a block is charged to, and how many bytes it really has; 0 if it
- * has no tag.  Where chance has made one, the bytes of that objcg are then too low.
- */
-static inline uint32_t tag_read(void *p, size_t *real)
-{
-	size_t usable = real_size(p);
-	uint64_t tag;
-	uint32_t id;
-
-	*real = usable;
-	if (unlikely(usable < TAG_SIZE))
-		return 0;
-	memcpy(&tag, (char *)p + usable - TAG_SIZE, TAG_SIZE);
-	return tag_is_valid(p, tag, &id) ? id : 0;
-}
-
-uint32_t native_owner(void *p, size_t *bytes)
-{
-	uint32_t id = tag_read(p, bytes);
-
-	*bytes += BLOCK_OVERHEAD;
-	return id;
-}
 
 /* --- charging --------------------------------------------------------------- */
 
@@ -650,15 +513,7 @@ int native_prepare(void)
 
 	if (err < 0)
 		return err;
-	if (getrandom(&fixed.secret, sizeof(fixed.secret), GRND_NONBLOCK) !=
-	    (ssize_t)sizeof(fixed.secret)) {
-		struct timespec ts;
-
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		fixed.secret = (uint64_t)ts.tv_nsec * 0x9E3779B97F4A7C15u ^ (uintptr_t)&ts;
-	}
-	fixed.blocks_are_glibcs = find_out_whose_blocks();
-	fixed.objcg_max = region.header->sections[SECTION_OBJCG].capacity - 1;
+	native_block_init();
 	is_on = true;
 	return 0;
 }

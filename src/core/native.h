@@ -2,12 +2,9 @@
  * Native memory: what C code allocates by malloc() and mmap(), of which the
  * preload library (src/preload) tells.
  *
- * A block of malloc's has its owner in a tag: the last 8 bytes that it really
- * has, of which the program is told nothing.  The tag is made of an objcg's id, of
- * the block's address and of a random number (tag_of).  A block without a tag that
- * checks is nobody's (it is older than we are, or came by a way we do not see) and
- * is freed as ever.  What is charged is what the block occupies, as the C library
- * says, so that it can be told from the block alone.
+ * A block of malloc's has its owner in a tag (native_block.h).  What is charged is
+ * what the block occupies, as the C library says, so that it can be told from the
+ * block alone.
  *
  * Each thread has a cpu (types.h) of its own for this, since nothing excludes
  * threads from each other here.  A thread uses its cpu between native_enter()
@@ -20,14 +17,10 @@
 
 #include "allocator.h"
 #include "cpu.h"
+#include "native_block.h"
 #include "stock.h"
 
 #define CPU_KIND_NATIVE 3u
-
-/* Of the block's real bytes the last are the tag. */
-#define TAG_SIZE sizeof(uint64_t)
-/* What a block costs besides: the C library's own word before it. */
-#define BLOCK_OVERHEAD sizeof(size_t)
 
 /* What the native side keeps beside each cpu; indexed by cpu->index. */
 struct native_cpu {
@@ -213,8 +206,5 @@ void native_map_for_each(void (*fn)(uint32_t objcg, int64_t bytes, void *arg), v
 void native_freeze(void);
 void native_thaw(void);
 void native_fork_child(void);
-
-/* The objcg of a living block of malloc's, its charged bytes; 0 if it is not charged. */
-uint32_t native_owner(void *p, size_t *bytes);
 
 #endif
