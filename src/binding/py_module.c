@@ -31,8 +31,8 @@ static PyObject *install(PyObject *module, PyObject *args)
 	if (path_object != Py_None && !PyUnicode_FSConverter(path_object, &path))
 		return NULL;
 	err = kmem_init(path ? PyBytes_AS_STRING(path) : NULL, command, Py_GetVersion());
-	if (err == 0 && (err = hooks_prepare()) < 0 && path)
-		unlink(region.path);
+	if (err == 0 && (err = hooks_prepare()) < 0)
+		region_remove_file();
 	Py_XDECREF(path);
 	if (err < 0)
 		return raise_errno(err);

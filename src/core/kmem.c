@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "memcg.h"
 
@@ -23,8 +22,8 @@ int kmem_init(const char *region_path, const char *command, const char *python)
 		if (root)
 			task_set_name(root, "root", 4);
 	}
-	if (err && region_path)
-		unlink(region_path);
+	if (err)
+		region_remove_file();
 	return err;
 }
 

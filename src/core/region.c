@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "place.h"
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -146,28 +148,29 @@ static size_t lay_out(size_t offsets[NR_SECTIONS], unsigned shift)
 	return at;
 }
 
-static int create_file(const char *path, size_t size)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, (off_t)size) < 0) {
-		int err = -errno;
-
-		close(fd);
-		unlink(path);
-		return err;
-	}
-	return fd;
-}
-
 static void *map(int fd, size_t size)
 {
 	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 			   : MAP_SHARED | MAP_NORESERVE;
 
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+}
+
+static int allocate_by_name(off_t offset, off_t len)
+{
+	struct place place;
+	int err;
+	int fd;
+
+	if (place_open(&place, region.path) < 0)
+		return 0; /* deleted: nothing to be done, and pages are still likely */
+	fd = place_open_file(&place);
+	place_close(&place);
+	if (fd < 0)
+		return 0;
+	err = posix_fallocate(fd, offset, len);
+	close(fd);
+	return err ? -ENOSPC : 0;
 }
 
 /* Backs [start, end) with memory. Returns 0 or -ENOSPC. */
@@ -182,17 +185,7 @@ static int populate(void *start, size_t len)
 	 * since a program that closes every descriptor and opens its own would
 	 * make us write into its file: open the file again, by name.
 	 */
-	{
-		int fd = open(region.path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-		off_t offset = (off_t)((char *)start - (char *)region.header);
-		int err;
-
-		if (fd < 0)
-			return 0; /* deleted: nothing to be done, and pages are still likely */
-		err = posix_fallocate(fd, offset, (off_t)len);
-		close(fd);
-		return err ? -ENOSPC : 0;
-	}
+	return allocate_by_name((off_t)((char *)start - (char *)region.header), (off_t)len);
 }
 
 static void set_pointers(void *base, const size_t offsets[NR_SECTIONS])
@@ -206,27 +199,20 @@ static void set_pointers(void *base, const size_t offsets[NR_SECTIONS])
 	region.cpus = (void *)(p + offsets[SECTION_CPU]);
 }
 
-int region_create(const char *path, const char *command, const char *python)
+/* The new region is mapped; in a file if there is a place for it. Returns 0 or -errno. */
+static int map_new(const struct place *place, size_t offsets[NR_SECTIONS], unsigned *shift)
 {
-	uint64_t startup = 0;
-	uint64_t startup_shared = 0;
-	size_t offsets[NR_SECTIONS];
 	void *base = MAP_FAILED;
-	struct region_header *header;
-	unsigned shift;
 	int fd = -1;
 	int err = 0;
 
-	if (path && strlen(path) >= sizeof(region.path))
-		return -ENAMETOOLONG;
-	resident_bytes(&startup, &startup_shared); /* before anything of ours is mapped */
 	/* Under a small RLIMIT_AS take room for fewer groups. */
-	for (shift = 0; shift <= 8; shift += 2) {
-		region.size = lay_out(offsets, shift);
-		if (region.size > address_space_limit() / 16 && shift < 8)
+	for (*shift = 0; *shift <= 8; *shift += 2) {
+		region.size = lay_out(offsets, *shift);
+		if (region.size > address_space_limit() / 16 && *shift < 8)
 			continue; /* leave room for everything else */
-		if (path) {
-			fd = create_file(path, region.size);
+		if (place) {
+			fd = place_create(place, region.size);
 			if (fd < 0)
 				return fd;
 		}
@@ -236,21 +222,47 @@ int region_create(const char *path, const char *command, const char *python)
 			close(fd);
 		if (base != MAP_FAILED)
 			break;
-		if (path)
-			unlink(path);
+		if (place)
+			place_remove(place);
 	}
 	if (base == MAP_FAILED)
 		return -err;
 	set_pointers(base, offsets);
-	region.path[0] = '\0';
-	if (path)
-		memcpy(region.path, path, strlen(path) + 1);
 	if (populate(base, REGION_HEADER_SIZE) < 0) {
 		munmap(base, region.size);
-		if (path)
-			unlink(path);
+		if (place)
+			place_remove(place);
 		region.header = NULL;
 		return -ENOSPC;
+	}
+	return 0;
+}
+
+int region_create(const char *path, const char *command, const char *python)
+{
+	uint64_t startup = 0;
+	uint64_t startup_shared = 0;
+	size_t offsets[NR_SECTIONS];
+	struct region_header *header;
+	struct place place;
+	unsigned shift;
+	int err;
+
+	if (path && strlen(path) >= sizeof(region.path))
+		return -ENAMETOOLONG;
+	resident_bytes(&startup, &startup_shared); /* before anything of ours is mapped */
+	if (path) {
+		err = place_open(&place, path);
+		if (err < 0)
+			return err;
+	}
+	strcpy(region.path, path ? path : "");
+	err = map_new(path ? &place : NULL, offsets, &shift);
+	if (path)
+		place_close(&place);
+	if (err < 0) {
+		region.path[0] = '\0';
+		return err;
 	}
 
 	header = region.header;
@@ -417,50 +429,79 @@ size_t address_space_limit(void)
 	return limit.rlim_cur;
 }
 
-int region_attach_file(const char *path)
+/* What is backed here is backed there, and the same. */
+static int copy_to(char *shared)
 {
-	void *shared;
-	int fd;
+	const size_t magic = sizeof(region.header->magic);
 
-	if (strlen(path) >= sizeof(region.path))
-		return -ENAMETOOLONG;
-	fd = create_file(path, region.size);
-	if (fd < 0)
-		return fd;
-	shared = map(fd, region.size);
-	close(fd);
-	if (shared == MAP_FAILED) {
-		unlink(path);
-		return -ENOMEM;
-	}
 	for (int i = -1; i < NR_SECTIONS; i++) {
 		size_t offset = i < 0 ? 0 : region.header->sections[i].offset;
 		size_t len = i < 0 ? REGION_HEADER_SIZE : backed[i];
 
-		if (len && madvise((char *)shared + offset, len, MADV_POPULATE_WRITE) < 0 &&
-		    errno != EINVAL) {
-			munmap(shared, region.size);
-			unlink(path);
+		if (len && madvise(shared + offset, len, MADV_POPULATE_WRITE) < 0 &&
+		    errno != EINVAL)
 			return -ENOSPC;
-		}
 	}
-	/* The magic last: until then it is no region for a reader. */
 	for (int i = 0; i < NR_SECTIONS; i++) {
 		size_t offset = region.header->sections[i].offset;
 
-		memcpy((char *)shared + offset, (const char *)region.header + offset,
-		       section_bytes(i));
+		memcpy(shared + offset, (const char *)region.header + offset, section_bytes(i));
 	}
-	memcpy((char *)shared + sizeof(region.header->magic),
-	       (const char *)region.header + sizeof(region.header->magic),
-	       REGION_HEADER_SIZE - sizeof(region.header->magic));
-	memcpy(shared, region.header, sizeof(region.header->magic));
-	if (mremap(shared, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED,
-		   region.header) == MAP_FAILED) {
-		munmap(shared, region.size);
-		unlink(path);
-		return -ENOMEM;
-	}
-	memcpy(region.path, path, strlen(path) + 1);
+	/* The magic last: until then it is no region for a reader. */
+	memcpy(shared + magic, (const char *)region.header + magic, REGION_HEADER_SIZE - magic);
+	memcpy(shared, region.header, magic);
 	return 0;
+}
+
+/* Takes the place of the private memory. */
+static int move_to(int fd)
+{
+	void *shared = map(fd, region.size);
+	int err;
+
+	if (shared == MAP_FAILED)
+		return -ENOMEM;
+	err = copy_to(shared);
+	if (err == 0 && mremap(shared, region.size, region.size, MREMAP_MAYMOVE | MREMAP_FIXED,
+			       region.header) == MAP_FAILED)
+		err = -ENOMEM;
+	if (err < 0)
+		munmap(shared, region.size);
+	return err;
+}
+
+int region_attach_file(const char *path)
+{
+	struct place place;
+	int err;
+	int fd;
+
+	if (strlen(path) >= sizeof(region.path))
+		return -ENAMETOOLONG;
+	err = place_open(&place, path);
+	if (err < 0)
+		return err;
+	fd = place_create(&place, region.size);
+	if (fd >= 0) {
+		err = move_to(fd);
+		close(fd);
+		if (err < 0)
+			place_remove(&place);
+	}
+	place_close(&place);
+	if (fd < 0)
+		return fd;
+	if (err == 0)
+		strcpy(region.path, path);
+	return err;
+}
+
+void region_remove_file(void)
+{
+	struct place place;
+
+	if (region.path[0] == '\0' || place_open(&place, region.path) < 0)
+		return;
+	place_remove(&place);
+	place_close(&place);
 }

@@ -19,9 +19,9 @@ struct region {
 extern struct region region;
 
 /*
- * Creates and maps the region: the file `path`, which must not exist, or
- * anonymous memory that no other process can see where `path` is NULL.
- * Returns 0 or -errno.
+ * Creates and maps the region: the file `path`, which must not exist, in a folder
+ * that is this user's alone; or anonymous memory that no other process can see
+ * where `path` is NULL.  Returns 0 or -errno (place_open(), place_create()).
  */
 int region_create(const char *path, const char *command, const char *python);
 
@@ -53,6 +53,9 @@ size_t address_space_limit(void);
 
 /* In that child: moves the private copy into a file of its own. */
 int region_attach_file(const char *path);
+
+/* Takes the file away, if there is one; what is mapped stays. */
+void region_remove_file(void);
 
 static inline uint32_t section_used(enum region_section section)
 {

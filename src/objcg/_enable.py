@@ -148,10 +148,7 @@ def _at_exit() -> None:
     _core.mark_exited()
     path = _core.region_path()
     if path is not None:
-        try:
-            os.unlink(path)
-        except OSError:
-            pass
+        _location.remove(path)
 
 
 def _after_fork() -> None:

@@ -1,7 +1,9 @@
 """Where region files are: the folder, their names, and which processes they belong to.
 
 A folder that others could write to would let them show made-up processes, or have a symbolic link
-followed; so it has to be a real directory, ours alone, or it is not used.
+followed; so it has to be a real directory, ours alone, or it is not used. What is made or removed
+in it goes by the descriptor that was checked (here and in src/core/place.c), so that another folder
+at its path does not get it.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def make_folder() -> str:
                 os.mkdir(folder, 0o700)
             except FileExistsError:
                 pass
-            _check(folder)
+            os.close(_open(folder))
             if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "it cannot be written to")
         except OSError as error:  # noqa: PERF203  # of two
@@ -86,8 +88,18 @@ def make_folder() -> str:
     raise OSError(errno.EACCES, "; ".join(reasons))
 
 
-def _check(folder: str) -> None:
-    info = os.lstat(folder)
+def _open(folder: str) -> int:
+    """Return a descriptor of `folder` (O_PATH). Raises OSError unless it is ours alone."""
+    fd = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check(os.fstat(fd))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(info: os.stat_result) -> None:
     if not stat.S_ISDIR(info.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a directory")
     if info.st_uid != os.geteuid():
@@ -125,13 +137,26 @@ def new_file() -> str:
     if started is None:
         raise OSError(errno.ENOENT, "/proc is not mounted, or hides this process")
     prune(folder)
-    path = os.path.join(folder, f"{pid}-{started}{_SUFFIX}")
+    name = f"{pid}-{started}{_SUFFIX}"
+    path = os.path.join(folder, name)
     # One that exists was left by this very process, before it called exec().
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    remove(path)
     return path
+
+
+def remove(path: str) -> None:
+    """Remove the region file at `path`, where there is one in a folder that is ours alone."""
+    folder, name = os.path.split(path)
+    try:
+        place = _open(folder)
+    except OSError:
+        return
+    try:
+        os.unlink(name, dir_fd=place)
+    except OSError:
+        pass
+    finally:
+        os.close(place)
 
 
 def child_file(folder: str, start_time: int) -> str:
@@ -148,40 +173,67 @@ def child_file(folder: str, start_time: int) -> str:
 def files(folder: str) -> Iterator[RegionFile]:
     """Yield the region files in `folder`: nothing when it is not there, or not ours alone."""
     try:
-        _check(folder)
-        names = os.listdir(folder)
+        place = _open(folder)
     except OSError:
         return
-    for name in names:
-        file = RegionFile.named(os.path.join(folder, name))
-        if file is not None:
-            yield file
+    try:
+        found = _files(place, folder)
+    except OSError:
+        return
+    finally:
+        os.close(place)
+    yield from found
+
+
+def _files(place: int, folder: str) -> list[RegionFile]:
+    """Return the region files in the folder that was opened as `place`. Raises OSError."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+    try:
+        names = os.listdir(readable)
+    finally:
+        os.close(readable)
+    named = (RegionFile.named(os.path.join(folder, name)) for name in names)
+    return [file for file in named if file is not None]
 
 
 def prune(folder: str, kept: int = KEPT) -> None:
     """Remove the files of dead processes, except the `kept` that were written to last."""
-    dead = []
-    found = list(files(folder))
-    if len(found) <= kept:
+    try:
+        place = _open(folder)
+    except OSError:
         return
+    try:
+        found = _files(place, folder)
+        if len(found) > kept:
+            _remove_dead(place, found, kept)
+    except OSError:
+        pass
+    finally:
+        os.close(place)
+
+
+def _remove_dead(place: int, found: list[RegionFile], kept: int) -> None:
+    dead = []
     for file in found:
+        name = os.path.basename(file.path)
         try:
             if not is_running(file):
-                dead.append((_updated(file.path), file.path))
-        except OSError:  # noqa: PERF203  # few are
+                dead.append((_updated(name, place), name))
+        except OSError:
             pass
     dead.sort(reverse=True)
-    for _, path in dead[kept:]:
+    for _, name in dead[kept:]:
         try:
-            os.unlink(path)
+            os.unlink(name, dir_fd=place)
         except OSError:  # noqa: PERF203  # few are
             pass
 
 
-def _updated(path: str) -> tuple[int, int]:
+def _updated(name: str, place: int) -> tuple[int, int]:
     """Return when a process wrote to its region last, and made it (ns). Raises OSError."""
     # the time of the file is that of its making: the kernel does not see who writes to memory
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=place)
     try:
         return int.from_bytes(os.pread(fd, 8, _UPDATED), "little"), os.fstat(fd).st_mtime_ns
     finally:

@@ -5,6 +5,7 @@
 #ifndef OBJCG_CHECK_THAT_H
 #define OBJCG_CHECK_THAT_H
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -100,6 +101,25 @@ static inline struct cpu *core_start(void)
 	cpu = cpu_get(0);
 	check_that(cpu != NULL);
 	return cpu;
+}
+
+/* A core in a file, that is mapped once more: what another process sees. */
+static inline void *core_start_shared(void)
+{
+	char folder[] = "/tmp/objcg-test-XXXXXX";
+	char path[sizeof(folder) + 8];
+	void *outside;
+	int fd;
+
+	check_that(mkdtemp(folder) != NULL);
+	snprintf(path, sizeof(path), "%s/region", folder);
+	check_equal(kmem_init(path, "test", "none"), 0);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	check_that(fd >= 0 && unlink(path) == 0 && rmdir(folder) == 0);
+	outside = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check_that(outside != MAP_FAILED);
+	close(fd);
+	return outside;
 }
 
 static inline struct mem_cgroup *root_memcg(void)

@@ -171,18 +171,9 @@ static void the_time_of_the_last_change_is_noted(void)
 
 int main(void)
 {
-	char path[] = "/tmp/test_knobs.XXXXXX";
-	int fd = mkstemp(path);
-
 	test_seed();
-	/* region_create() wants to make it itself. */
-	check_that(fd >= 0 && unlink(path) == 0 && close(fd) == 0);
-	check_equal(kmem_init(path, "test", "none"), 0);
+	outside = core_start_shared();
 	cpu = cpu_get(0);
-	fd = open(path, O_RDWR);
-	check_that(fd >= 0 && unlink(path) == 0);
-	outside = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	check_that(outside != MAP_FAILED);
 
 	the_next_batch_meets_the_new_limit();
 	only_what_was_given_is_changed();

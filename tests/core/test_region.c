@@ -241,6 +241,39 @@ static void no_file_is_overwritten_or_followed(void)
 	check_equal(region_create(long_path, "", ""), -ENAMETOOLONG);
 }
 
+static void no_folder_is_used_that_is_not_ours_alone(void)
+{
+	char link[160];
+	char through[192];
+
+	check_equal(chmod(dir, 0750), 0);
+	check_equal(region_create(path, "", ""), -EPERM);
+	check_equal(chmod(dir, 0701), 0);
+	check_equal(region_create(path, "", ""), -EPERM);
+	check_equal(chmod(dir, 0700), 0);
+
+	snprintf(link, sizeof(link), "%s-link", dir);
+	snprintf(through, sizeof(through), "%s/1-2.region", link);
+	check_equal(symlink(dir, link), 0);
+	check_equal(region_create(through, "", ""), -ENOTDIR);
+	check_equal(access(path, F_OK), -1);
+	check_equal(region.path[0], 0);
+
+	/* A forked child's file: the folder may be another by then. */
+	check_equal(region_create(NULL, "", ""), 0);
+	check_equal(region_attach_file(through), -ENOTDIR);
+	check_equal(region.path[0], 0);
+	check_equal(region_attach_file(path), 0);
+	/* Nor is anything taken away there. */
+	strcpy(region.path, through);
+	region_remove_file();
+	check_equal(access(path, F_OK), 0);
+	strcpy(region.path, path);
+	region_remove_file();
+	check_equal(access(path, F_OK), -1);
+	check_equal(unlink(link), 0);
+}
+
 static void anonymous_memory_has_no_path(void)
 {
 	check_equal(region_create(NULL, "", ""), 0);
@@ -715,6 +748,7 @@ int main(void)
 	RUN(the_file_is_private_sparse_and_describes_itself);
 	RUN(a_long_command_is_cut);
 	RUN(no_file_is_overwritten_or_followed);
+	RUN(no_folder_is_used_that_is_not_ours_alone);
 	RUN(anonymous_memory_has_no_path);
 	RUN(reserving_makes_records_usable_up_to_the_capacity);
 	RUN(a_full_file_system_is_an_error_and_no_signal);

@@ -279,18 +279,9 @@ static void requests_moves_and_removals_keep_the_lists_whole(void)
 
 int main(void)
 {
-	char path[] = "/tmp/test_request.XXXXXX";
-	int fd = mkstemp(path);
-
 	test_seed();
-	/* region_create() wants to make it itself. */
-	check_that(fd >= 0 && unlink(path) == 0 && close(fd) == 0);
-	check_equal(kmem_init(path, "test", "none"), 0);
+	outside = core_start_shared();
 	cpu = cpu_get(0);
-	fd = open(path, O_RDWR);
-	check_that(fd >= 0 && unlink(path) == 0);
-	outside = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	check_that(outside != MAP_FAILED);
 	store_relaxed(&region.header->flags, REGION_MIGRATION);
 
 	the_next_charge_serves_it();

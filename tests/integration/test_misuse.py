@@ -132,7 +132,7 @@ def test_an_offender_is_found_among_hundreds_of_younger_threads(fresh_group: obj
                 while len(held) < 64_000:
                     held.append(bytes(1000))
                     if len(held) % 100 == 0:
-                        time.sleep(0.01)  # the reclaimer need not wait for the GIL, nor for a processor
+                        time.sleep(0.01)  # the reclaimer need wait for neither GIL nor processor
         except MemoryError as error:
             outcome.append(type(error))
 

@@ -107,6 +107,59 @@ def test_what_somebody_puts_in_the_place_of_a_file_is_not_followed(
         assert max_of_root(child.pid, folder) is None
 
 
+SWAPS = """
+import ctypes, os, sys
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+folder, link = map(os.fsencode, sys.argv[1:])
+swap = ctypes.CDLL(None).renameat2
+print("ready", flush=True)
+while swap(AT_FDCWD, folder, AT_FDCWD, link, RENAME_EXCHANGE) == 0:
+    pass
+"""
+
+STARTS_AND_FORKS = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+import objcg
+from objcg import _location
+objcg.enable()
+for _ in range(20):
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if objcg.audit().drift == 0 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    _location.prune(os.environ["OBJCG_DIR"], kept=0)
+"""
+
+
+def test_a_link_put_in_the_folders_place_at_any_moment_leads_nowhere(tmp_path: Path) -> None:
+    """Between what is asked about the folder and what is done in it, somebody swaps it."""
+    folder, victim, link = tmp_path / "regions", tmp_path / "victim", tmp_path / "link"
+    for path in (folder, victim):
+        path.mkdir(mode=0o700)
+    link.symlink_to(victim)
+    # dead processes' files, by their names: what pruning would remove
+    precious = {f"{4_100_000 + number}-1.region": bytes([number]) for number in range(5)}
+    for name, content in precious.items():
+        (victim / name).write_bytes(content)
+    swapping = subprocess.Popen(
+        [sys.executable, "-c", SWAPS, str(folder), str(link)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert swapping.stdout is not None
+        assert swapping.stdout.readline() == "ready\n"
+        for _ in range(10):
+            result = run([sys.executable, "-c", STARTS_AND_FORKS], env={"OBJCG_DIR": str(folder)})
+            assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        assert swapping.poll() is None
+    finally:
+        swapping.kill()
+        swapping.communicate()
+    assert {path.name: path.read_bytes() for path in victim.iterdir()} == precious
+
+
 def test_a_folder_that_is_a_link_is_not_used(folder: Path, tmp_path: Path) -> None:
     with serving(folder):
         link = tmp_path / "link"
