@@ -302,6 +302,8 @@ struct mem_cgroup *group_memcg_or_removed(PyObject *group);
 /* Nothing of the group stays in stock. */
 void drain_stocks_of(const struct mem_cgroup *memcg);
 PyObject *raise_errno(int negative_errno);
+/* As raise_errno(); -ENOSPC in words: why there is no record left in the region for `what`. */
+void raise_no_record(int negative_errno, const char *what, enum region_section section);
 /* The id of the group that a living task is in. */
 uint32_t task_gid(struct task *task);
 PyObject *task_handle(const struct task *task);

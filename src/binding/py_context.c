@@ -418,7 +418,7 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 
 	task = task_alloc(memcg, &err);
 	if (!task) {
-		raise_errno(err);
+		raise_no_record(err, "task", SECTION_TASK);
 		return -1;
 	}
 	self = membership_new(task, membership_current(cache));

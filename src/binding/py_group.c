@@ -12,6 +12,34 @@ PyObject *raise_errno(int negative_errno)
 	return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+static int is_used_up(enum region_section section)
+{
+	return section_used(section) == region.header->sections[section].capacity;
+}
+
+void raise_no_record(int negative_errno, const char *what, enum region_section section)
+{
+	PyObject *text;
+	PyObject *args;
+
+	if (negative_errno != -ENOSPC) {
+		raise_errno(negative_errno);
+		return;
+	}
+	if (is_used_up(section) || is_used_up(SECTION_OBJCG))
+		text = PyUnicode_FromFormat(
+			"no room for another %s: there can be %u at a time, with the groups that "
+			"were removed and still have memory charged to them",
+			what, region.header->sections[section].capacity - 1);
+	else
+		text = PyUnicode_FromFormat("no room for another %s: the file system of %s is full",
+					    what, region.path);
+	args = Py_BuildValue("(iN)", ENOSPC, text);
+	if (args)
+		PyErr_SetObject(PyExc_OSError, args);
+	Py_XDECREF(args);
+}
+
 int in_main_interpreter(void)
 {
 	if (PyThreadState_Get()->interp == PyInterpreterState_Main())

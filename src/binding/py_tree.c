@@ -138,7 +138,7 @@ static int put_into_tree(GroupBase *self, PyObject **found)
 		settle();
 	err = memcg_create(memcg, text, (size_t)len, &memcg);
 	if (err < 0) {
-		raise_errno(err);
+		raise_no_record(err, "group", SECTION_MEMCG);
 		return -1;
 	}
 	bind(self, memcg);
