@@ -29,6 +29,8 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc  # noqa: F401 - warnings imports it to show one, and a module stays
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -205,8 +207,12 @@ def crash(number, said):
         fatal = re.findall(r"^Fatal Python error: (.*)$", said, re.MULTILINE)
         what = f"{signal.Signals(number).name}: {fatal[0] if fatal else '?'}"
         what = re.sub(r"0x[0-9a-f]+", "0x", what)
-    current = re.search(r"^Current thread.*?:\n(.*\n?)", said, re.MULTILINE)
-    frame = re.search(r'File ".*?([^/"]*)", line \d+ in (\S+)', current[1]) if current else None
+    current = re.search(
+        r"^Current thread.*?:\n(  Garbage-collecting\n)?(.*\n?)", said, re.MULTILINE
+    )
+    if current and current[1]:
+        what += ", collecting garbage,"
+    frame = re.search(r'File ".*?([^/"]*)", line \d+ in (\S+)', current[2]) if current else None
     return f"{what} in {frame[1]}:{frame[2]}" if frame else what
 
 
@@ -330,6 +336,7 @@ def main():
     parser.add_argument("programs", nargs="*", metavar="PROGRAM")
     parser.add_argument("--plain", action="store_true", help="without objcg")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="each Kth n only")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="n from N")
     parser.add_argument("--most", type=int, default=1 << 40, metavar="N", help="n up to N")
     parser.add_argument("--mode", choices=("once", "always"), help="one of the two modes")
     parser.add_argument("--show", action="store_true", help="what faulthandler said of each crash")
@@ -337,6 +344,9 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write what was wrong to FILE")
     arguments = parser.parse_args()
 
+    # steering sets limits: from then on the process has objcg's reclaimer, a thread in C, and
+    # CPython warns at each fork. The child has none of it, until objcg starts one for it.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     fault = Allocations() if arguments.plain else Charges()
     sys.path.insert(0, str(HERE))
     import programs as of_the_library
@@ -363,7 +373,7 @@ def main():
             if arguments.mode and (arguments.mode == "always") != for_good:
                 continue
             began = time.monotonic()
-            numbers = range(1, 1 << 40, arguments.every)
+            numbers = range(arguments.first, 1 << 40, arguments.every)
             sweep.run(numbers, arguments.most)
             took = time.monotonic() - began
             ended = ", ".join(f"{count} {what}" for what, count in sweep.ended.most_common())
@@ -379,7 +389,7 @@ def main():
                         "mode": sweep.mode,
                         "outcome": outcome,
                         "count": len(numbers),
-                        "first": numbers[0],
+                        "numbers": numbers,
                         "said": sweep.text[outcome][-3000:],
                     }
                 )
