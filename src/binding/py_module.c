@@ -3,7 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "slab_pool.h"
 
 static PyObject *enabled(PyObject *module, PyObject *unused)
 {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "memcg.h"
+#include "slab_pool.h"
 
 int kmem_init(const char *region_path, const char *command, const char *python)
 {
@@ -12,7 +13,7 @@ int kmem_init(const char *region_path, const char *command, const char *python)
 
 	if (err)
 		return err;
-	err = slab_init();
+	err = slab_pool_init();
 	if (err == 0)
 		err = large_init();
 	if (err == 0)

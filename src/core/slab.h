@@ -28,9 +28,6 @@ struct slab_range {
 
 extern struct slab_range slab_range;
 
-/* Reserves the range. Returns 0 or -errno. */
-int slab_init(void);
-
 void heap_init(struct heap *heap);
 
 /* The class of a size up to SLAB_SMALL_MAX; classes are 16 bytes apart. */
@@ -197,24 +194,5 @@ void heap_collect(struct cpu *cpu);
 
 /* Gives up current slabs that are empty, but for those that have a page at most. */
 void heap_trim(struct cpu *cpu);
-
-/*
- * To be called when large blocks have grown: what is kept for the next is kept as
- * long as the process would not need less memory at its peak without, and given
- * back where large blocks are about to set a new peak.
- */
-void slab_pool_make_room(void);
-
-/* Bytes of slabs in use, of empty ones kept, and of ones given back to the system. */
-struct slab_pool_stat {
-	size_t active;
-	size_t kept;
-	size_t returned;
-};
-struct slab_pool_stat slab_pool_stat(void);
-
-void slab_pool_lock(void);
-void slab_pool_unlock(void);
-void slab_pool_lock_reset_after_fork(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include "check_that.h"
+#include "slab_pool.h"
 
 static struct cpu *cpu;
 static struct task *tasks[3];
