@@ -6,7 +6,8 @@
 Beside the service of examples/tenants.py, whose neighbours must not notice anything, tasks and
 threads work in groups of their own, whose limits are set at random, also below what is used; tasks
 are moved, groups removed under them and made again, charges refused; children are forked, work in
-groups, and audit themselves.  Each second the process is audited.
+groups, and audit themselves.  Each second the process is audited, and what CPython's MemoryError of
+last resort has gathered is taken away (last_resort.py).
 
 At the end memory is flat: the median RSS of the last quarter is not above that of the second by
 more than a twentieth and 4 MiB.  Drift was 0 at each audit, in children too, and nobody but
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import tenants  # noqa: E402
+from last_resort import last_resort  # noqa: E402
 
 import objcg  # noqa: E402
 from objcg import _core  # noqa: E402
@@ -201,8 +203,11 @@ class Soak:
 
     async def look(self) -> None:
         started = time.monotonic()
+        kept = last_resort()
         while not self.over():
             await asyncio.sleep(1)
+            if kept is not None:
+                kept.__traceback__ = None
             drift = objcg.audit().drift
             self.counted["audits"] += 1
             if drift:
