@@ -78,7 +78,8 @@ def make_folder() -> str:
                 os.mkdir(folder, 0o700)
             except FileExistsError:
                 pass
-            os.close(_open(folder))
+            with _Place(folder):
+                pass
             if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "it cannot be written to")
         except OSError as error:  # noqa: PERF203  # of two
@@ -88,15 +89,23 @@ def make_folder() -> str:
     raise OSError(errno.EACCES, "; ".join(reasons))
 
 
-def _open(folder: str) -> int:
-    """Return a descriptor of `folder` (O_PATH). Raises OSError unless it is ours alone."""
-    fd = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _check(os.fstat(fd))
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+class _Place:
+    """`folder`, opened (O_PATH) inside a with statement. Raises OSError unless it is ours alone."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> int:
+        self._fd = os.open(self._folder, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _check(os.fstat(self._fd))
+        except OSError:
+            os.close(self._fd)
+            raise
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 def _check(info: os.stat_result) -> None:
@@ -137,8 +146,7 @@ def new_file() -> str:
     if started is None:
         raise OSError(errno.ENOENT, "/proc is not mounted, or hides this process")
     prune(folder)
-    name = f"{pid}-{started}{_SUFFIX}"
-    path = os.path.join(folder, name)
+    path = os.path.join(folder, f"{pid}-{started}{_SUFFIX}")
     # One that exists was left by this very process, before it called exec().
     remove(path)
     return path
@@ -148,15 +156,10 @@ def remove(path: str) -> None:
     """Remove the region file at `path`, where there is one in a folder that is ours alone."""
     folder, name = os.path.split(path)
     try:
-        place = _open(folder)
-    except OSError:
-        return
-    try:
-        os.unlink(name, dir_fd=place)
+        with _Place(folder) as place:
+            os.unlink(name, dir_fd=place)
     except OSError:
         pass
-    finally:
-        os.close(place)
 
 
 def child_file(folder: str, start_time: int) -> str:
@@ -173,15 +176,10 @@ def child_file(folder: str, start_time: int) -> str:
 def files(folder: str) -> Iterator[RegionFile]:
     """Yield the region files in `folder`: nothing when it is not there, or not ours alone."""
     try:
-        place = _open(folder)
+        with _Place(folder) as place:
+            found = _files(place, folder)
     except OSError:
         return
-    try:
-        found = _files(place, folder)
-    except OSError:
-        return
-    finally:
-        os.close(place)
     yield from found
 
 
@@ -199,17 +197,12 @@ def _files(place: int, folder: str) -> list[RegionFile]:
 def prune(folder: str, kept: int = KEPT) -> None:
     """Remove the files of dead processes, except the `kept` that were written to last."""
     try:
-        place = _open(folder)
-    except OSError:
-        return
-    try:
-        found = _files(place, folder)
-        if len(found) > kept:
-            _remove_dead(place, found, kept)
+        with _Place(folder) as place:
+            found = _files(place, folder)
+            if len(found) > kept:
+                _remove_dead(place, found, kept)
     except OSError:
         pass
-    finally:
-        os.close(place)
 
 
 def _remove_dead(place: int, found: list[RegionFile], kept: int) -> None:
