@@ -367,6 +367,7 @@ def main():
     listed = known()
     surprises = 0
     report = []
+    totals = collections.Counter()
     for name in names:
         for for_good in (False, True):
             sweep = Sweep(fault, name, programs[name], for_good)
@@ -376,6 +377,7 @@ def main():
             numbers = range(arguments.first, 1 << 40, arguments.every)
             sweep.run(numbers, arguments.most)
             took = time.monotonic() - began
+            totals[sweep.mode] += sweep.tried
             ended = ", ".join(f"{count} {what}" for what, count in sweep.ended.most_common())
             print(
                 f"{name}, {sweep.mode}: {sweep.tried} refused in {took:.1f} s: {ended}", flush=True
@@ -399,6 +401,7 @@ def main():
                 )
                 if arguments.show and not is_known:
                     print(sweep.text[outcome])
+    print("all:", ", ".join(f"{count} refused {mode}" for mode, count in totals.items()))
     fault.clean()
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(report, indent=1))
