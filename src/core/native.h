@@ -10,7 +10,7 @@
  * threads from each other here.  A thread uses its cpu between native_enter()
  * and native_exit(), which cost no atomic instruction; whoever needs the cpus of
  * others (to give back stocks, to audit, to fork) keeps everyone out for a
- * moment: native_stop().
+ * moment: native_stop_others().
  */
 #ifndef OBJCG_NATIVE_H
 #define OBJCG_NATIVE_H
@@ -86,41 +86,14 @@ void native_exit_shared(struct native_cpu *native);
 extern _Atomic uint32_t native_gate; /* 0, unless somebody stops the others */
 
 /*
- * Dekker's protocol with native_stop(): we store busy and then look at the gate,
+ * The thread's own cpu; NULL if it has none, or somebody stops the others just now:
+ * native_enter() does what is to be done then.
+ *
+ * Dekker's protocol with native_stop_others(): we store busy and then look at the gate,
  * it closes the gate and then looks who is busy; one of us must see the other.
  * The order of our two steps is only the compiler's: the stopper has the kernel
  * run a barrier on every processor that runs a thread of ours (membarrier), so
  * that we need none.  The thread sanitizer knows nothing of that.
- */
-static inline struct native_cpu *native_enter(struct native_thread *self)
-{
-	struct native_cpu *native = self->cpu;
-
-	if (unlikely(!native))
-		return native_enter_slowly(self);
-#if defined(__SANITIZE_THREAD__)
-	store_seq_cst(&native->busy, 1);
-	if (unlikely(load_seq_cst(&native_gate)))
-		return native_enter_slowly(self);
-#else
-	store_relaxed(&native->busy, 1);
-	__asm__ volatile("" ::: "memory");
-	if (unlikely(load_relaxed(&native_gate)))
-		return native_enter_slowly(self);
-#endif
-	return native;
-}
-
-static inline void native_exit(struct native_cpu *native)
-{
-	store_release(&native->busy, 0);
-	if (unlikely(native->is_shared))
-		native_exit_shared(native);
-}
-
-/*
- * The same for a thread that has a cpu of its own, and nobody stops the others; else NULL,
- * and native_enter() does what is to be done.  Leaving takes no look at whose cpu it is.
  */
 static inline struct native_cpu *native_enter_own(struct native_thread *self)
 {
@@ -143,9 +116,24 @@ static inline struct native_cpu *native_enter_own(struct native_thread *self)
 	return NULL;
 }
 
+/* Leaving it takes no look at whose cpu it is. */
 static inline void native_exit_own(struct native_cpu *native)
 {
 	store_release(&native->busy, 0);
+}
+
+static inline struct native_cpu *native_enter(struct native_thread *self)
+{
+	struct native_cpu *native = native_enter_own(self);
+
+	return likely(native) ? native : native_enter_slowly(self);
+}
+
+static inline void native_exit(struct native_cpu *native)
+{
+	store_release(&native->busy, 0);
+	if (unlikely(native->is_shared))
+		native_exit_shared(native);
 }
 
 /*

@@ -120,9 +120,7 @@ struct native_cpu *native_enter_slowly(struct native_thread *self)
 	struct native_cpu *native = self->cpu;
 	int saved = errno;
 
-	if (native) {
-		store_release(&native->busy, 0);
-	} else if (!self->ended) {
+	if (!native && !self->ended) {
 		native = native_cpu_get();
 		/* Some C libraries allocate here; self->inside has it go past us. */
 		if (native && pthread_setspecific(key, self) != 0) {
