@@ -2,14 +2,13 @@
 #include "large.h"
 #include "allocator.h"
 #include "region.h"
+#include "secret.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
-#include <time.h>
 
 /* Slots; less where the address space is limited. */
 static size_t table_max = (size_t)1 << 27;
@@ -37,15 +36,8 @@ int large_init(void)
 	if (slots == MAP_FAILED)
 		return -errno;
 	table.slots = slots;
-	if (getrandom(&large_cookie, sizeof(large_cookie), GRND_NONBLOCK) !=
-	    (ssize_t)sizeof(large_cookie)) {
-		struct timespec ts;
-
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		large_cookie = (uint64_t)ts.tv_nsec * 0x9E3779B97F4A7C15u ^ (uintptr_t)slots;
-	}
 	/* Not a size that the C library could have before a block of its own. */
-	large_cookie |= (uint64_t)1 << 63;
+	large_cookie = secret_new() | (uint64_t)1 << 63;
 	return 0;
 }
 

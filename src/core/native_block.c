@@ -3,10 +3,9 @@
 #include "native_block.h"
 
 #include <dlfcn.h>
-#include <sys/random.h>
-#include <time.h>
 
 #include "region.h"
+#include "secret.h"
 
 struct native_fixed native_fixed;
 
@@ -35,13 +34,7 @@ static bool find_out_whose_blocks(void)
 
 void native_block_init(void)
 {
-	if (getrandom(&native_fixed.secret, sizeof(native_fixed.secret), GRND_NONBLOCK) !=
-	    (ssize_t)sizeof(native_fixed.secret)) {
-		struct timespec ts;
-
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		native_fixed.secret = (uint64_t)ts.tv_nsec * TAG_FACTOR ^ (uintptr_t)&ts;
-	}
+	native_fixed.secret = secret_new();
 	native_fixed.blocks_are_glibcs = find_out_whose_blocks();
 	native_fixed.objcg_max = region.header->sections[SECTION_OBJCG].capacity - 1;
 }
