@@ -196,9 +196,6 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts);
 #define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */
 void *resize_older(const PyMemAllocatorEx *saved, void *p, void *q, size_t size);
 
-/* Between (1) and (0) this thread gets all that it asks for, charged where there is room. */
-void hooks_refuse_nothing(int begin);
-
 /* Whether this thread holds the GIL. From any thread. */
 bool hooks_with_gil(void);
 
@@ -256,13 +253,6 @@ void raw_give_back(enum domain domain, void *p);
  * on this thread when it is resized: its user would free it as another domain's.
  */
 void hooks_keep_older(int keep);
-
-/*
- * What the calling thread takes in the raw domain is charged where there is room,
- * and given all the same where there is none: CPython ends the process if memory
- * for a thread state is refused.
- */
-void hooks_never_refuse_this_thread(void);
 
 /* --- py_numpy.c ---------------------------------------------------------- */
 

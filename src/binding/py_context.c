@@ -333,8 +333,8 @@ Membership *membership_current(const struct thread_cache *cache)
  * the cache name the task that should pay for them: the outer one, both on
  * entering and on leaving.
  *
- * Where that one's group has no room nobody pays, and nothing is refused: a task
- * that could not leave would be charged to a group that it has done with.  And
+ * Where that one's group has no room it pays all the same, and nothing is refused: a
+ * task that could not leave would be charged to a group that it has done with.  And
  * CPython does not survive it: PyContextVar_Set() crashes if there is memory neither
  * for the token nor for what is set, and without a token alone it sets the variable,
  * and says that it did not.  (tests/faults, `entering`)
@@ -347,7 +347,7 @@ static int give_context_cell(Membership *membership)
 	int failed;
 
 	cache->pinned++;
-	hooks_refuse_nothing(1);
+	charges_forced++;
 	cell = cell_new(membership);
 	if (cell)
 		token = PyContextVar_Set(contextvar.variable, cell);
@@ -357,7 +357,7 @@ static int give_context_cell(Membership *membership)
 		PyErr_Clear();
 		failed = 0;
 	}
-	hooks_refuse_nothing(0);
+	charges_forced--;
 	cache->pinned--;
 	Py_XDECREF(cell);
 	Py_XDECREF(token);

@@ -87,20 +87,13 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
 
 /* --- object and mem ------------------------------------------------------ */
 
-static __thread int refuses_nothing __attribute__((tls_model("initial-exec")));
-
-void hooks_refuse_nothing(int begin)
-{
-	refuses_nothing += begin ? 1 : -1;
-}
-
 /*
  * CPython cannot do without every block.  Where it unwinds a `with` or `finally`
  * far into a function it needs an int for the place (ceval.c, exception_unwind, since
  * 3.11), and without memory for that it tries again, for ever and with the GIL held.
  * A thread that has been refused so often in a row is taken to be there, and gets
- * its block.  Nothing else needs so small ones so often; who hoards those and goes
- * on after each error gets one in REFUSED_IN_A_ROW above the ceiling.
+ * its block, above the ceiling.  Nothing else needs so small ones so often; who hoards
+ * those and goes on after each error gets one in REFUSED_IN_A_ROW.
  * (tests/integration/test_ceiling.py)
  */
 #define REFUSED_IN_A_ROW 1000
@@ -117,20 +110,6 @@ static bool is_stuck(enum domain domain, size_t size)
 	return true;
 }
 
-/* A block that is given all the same is in no group; hook_free() knows it by its address. */
-static __attribute__((noinline)) void *alloc_refused(enum domain domain, size_t size, bool zero)
-{
-	const PyMemAllocatorEx *saved = domain == DOMAIN_MEM ? &saved_mem : &saved_object;
-	void *p;
-
-	if (likely(!refuses_nothing) && !is_stuck(domain, size))
-		return NULL;
-	native_bypass_begin();
-	p = zero ? saved->calloc(saved->ctx, 1, size) : saved->malloc(saved->ctx, size);
-	native_bypass_end();
-	return p;
-}
-
 static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t size, bool zero)
 {
 	struct thread_cache *cache = &thread_cache;
@@ -144,9 +123,13 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 1);
-	if (unlikely(!p))
-		return alloc_refused(domain, size, zero);
-	refused_in_a_row = 0;
+	if (likely(p)) {
+		refused_in_a_row = 0;
+	} else if (is_stuck(domain, size)) {
+		charges_forced++;
+		p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
+		charges_forced--;
+	}
 	return p;
 }
 

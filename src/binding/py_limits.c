@@ -196,9 +196,11 @@ static int deliver(void *unused)
 	if (!interruptible)
 		return 0;
 	main_busy = 1;
+	charges_forced++;
 	exception = PyObject_CallFunction(over_handler, "IKLL", (unsigned int)gid,
 					  (unsigned long long)memcg_from_id(gid)->uid,
 					  (long long)usage, (long long)limit);
+	charges_forced--;
 	main_busy = 0;
 	if (!exception)
 		return -1;

@@ -45,13 +45,6 @@ struct task *raw_task(void)
 	return thread_cache.task;
 }
 
-static __thread int never_refused __attribute__((tls_model("initial-exec")));
-
-void hooks_never_refuse_this_thread(void)
-{
-	never_refused = 1;
-}
-
 void *raw_alloc(enum domain domain, size_t size, bool zero)
 {
 	struct charge_result result = {0, 0, 0};
@@ -67,13 +60,6 @@ void *raw_alloc(enum domain domain, size_t size, bool zero)
 	raw_unlock();
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 0);
-	/* In no group, then; raw_free() knows it by its address. */
-	if (unlikely(!p && never_refused && domain == DOMAIN_RAW)) {
-		native_bypass_begin();
-		p = zero ? saved_raw.calloc(saved_raw.ctx, 1, size)
-			 : saved_raw.malloc(saved_raw.ctx, size);
-		native_bypass_end();
-	}
 	return p;
 }
 

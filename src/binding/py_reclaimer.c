@@ -79,7 +79,8 @@ static void reclaimer_sleep(void)
  * for one is refused, as it may be once root is over its limit: that is when
  * the reclaimer is needed.  So it is made before start_reclaimer() returns, and
  * with that before there is a limit; and no limit is one for what this thread
- * takes itself.
+ * takes itself: it would have no memory to free some with, or to find out how much
+ * the container has left.  The program's own code is called by way of unforced().
  */
 static void *reclaimer_main(void *unused)
 {
@@ -88,7 +89,7 @@ static void *reclaimer_main(void *unused)
 
 	(void)unused;
 	/* Started from a hook it begins when the limit is there already. */
-	hooks_never_refuse_this_thread();
+	charges_forced = 1;
 	state = PyGILState_Ensure();
 	store_release(&is_ready, 1);
 	sem_post(&ready);
@@ -312,6 +313,23 @@ static PyObject *read_now(PyObject *module, PyObject *path_object)
 	return PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
 }
 
+/* unforced(fn, *args): calls the program's code, which limits hold for on this thread, too. */
+static PyObject *unforced(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	int before = charges_forced;
+	PyObject *result;
+
+	(void)module;
+	if (nargs < 1) {
+		PyErr_SetString(PyExc_TypeError, "unforced() needs a callable");
+		return NULL;
+	}
+	charges_forced = 0;
+	result = PyObject_Vectorcall(args[0], args + 1, (size_t)(nargs - 1), NULL);
+	charges_forced = before;
+	return result;
+}
+
 static const struct {
 	uint32_t flag;
 	const char *name;
@@ -409,6 +427,7 @@ PyMethodDef reclaimer_methods[] = {
 	{"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
 	{"set_reclaimer_period", set_reclaimer_period, METH_O, NULL},
 	{"read_now", read_now, METH_O, NULL},
+	{"unforced", (PyCFunction)(void (*)(void))unforced, METH_FASTCALL, NULL},
 	{"trim_native", trim_native, METH_NOARGS, NULL},
 	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
 	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},

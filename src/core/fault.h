@@ -13,7 +13,7 @@
 
 struct fault_counts {
 	int64_t charges; /* of the armed subtree, those refused among them */
-	int64_t refused;
+	int64_t refused; /* or made all the same (charges_forced) */
 };
 
 extern _Atomic uint32_t fault_group; /* memcg id; 0: none, and nothing is looked at */

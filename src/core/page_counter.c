@@ -15,8 +15,8 @@ static int64_t bound_of(struct mem_cgroup *memcg, enum charge_bound bound)
 	int64_t ceiling;
 	int64_t exempt;
 
-	if (likely(max == COUNTER_UNSET))
-		return max;
+	if (likely(max == COUNTER_UNSET) || unlikely(bound == BOUND_NONE))
+		return COUNTER_UNSET;
 	if (bound == BOUND_CEILING) {
 		int64_t granted = load_relaxed(&memcg->granted_until);
 

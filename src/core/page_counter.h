@@ -25,7 +25,8 @@
 /* From this size on a charge that would cross memory.max is refused at once. */
 #define CHARGE_STRICT ((size_t)32 << 10)
 
-enum charge_bound { BOUND_MAX, BOUND_CEILING };
+/* BOUND_NONE: no limit refuses (stock.h, charges_forced). */
+enum charge_bound { BOUND_MAX, BOUND_CEILING, BOUND_NONE };
 
 /* What a charge met on its way up; memcg ids, 0 for none. */
 struct charge_result {

@@ -5,6 +5,7 @@
 #include "slab.h"
 
 void (*stock_drain_others)(const struct mem_cgroup *root);
+__thread int charges_forced __attribute__((tls_model("initial-exec")));
 
 /* Moves a slot's statistics, and all but `keep` of its bytes, to the counters. In a section. */
 static void drain_stock(struct stock *stock, int64_t keep)
@@ -162,6 +163,17 @@ static bool charge_exactly(struct obj_cgroup *objcg, struct stock *stock, enum d
 	return false;
 }
 
+static bool charge_forced(struct obj_cgroup *objcg, struct stock *stock, enum domain domain,
+			  int64_t bytes, int blocks, struct charge_result *result)
+{
+	drain_slot(stock);
+	obj_cgroup_try_charge(objcg, bytes, BOUND_NONE, result);
+	obj_cgroup_stat(objcg, domain, bytes, blocks);
+	result->refused = 0;
+	result->over = 0;
+	return true;
+}
+
 /* Charges to an objcg that cannot be recycled meanwhile. In a section. */
 static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks,
 		   struct charge_result *result)
@@ -170,11 +182,14 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	struct stock *stock = take_slot(cpu, id);
 	int64_t bytes = (int64_t)size;
 	int64_t batch = batch_for(objcg);
+	bool refused;
 
 	if (fault_covers(objcg)) {
 		drain_slot(stock); /* else what is freed after a refusal would fill it */
-		return !fault_refuses() &&
-		       charge_exactly(objcg, stock, domain, bytes, blocks, result);
+		refused = fault_refuses();
+		if (charges_forced)
+			return charge_forced(objcg, stock, domain, bytes, blocks, result);
+		return !refused && charge_exactly(objcg, stock, domain, bytes, blocks, result);
 	}
 	if (bytes <= load_relaxed(&stock->bytes)) {
 		add_single_writer(&stock->bytes, -bytes);
@@ -199,6 +214,8 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	}
 	if (obj_cgroup_try_charge(objcg, bytes, BOUND_MAX, result))
 		goto charged;
+	if (charges_forced)
+		return charge_forced(objcg, stock, domain, bytes, blocks, result);
 	if (size >= CHARGE_STRICT) {
 		note_refusal(memcg_from_id(result->refused), bytes);
 		return false;

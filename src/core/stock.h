@@ -84,6 +84,16 @@ static inline bool refill_stock(struct cpu *cpu, uint32_t id, enum domain domain
 }
 
 /*
+ * While this is not 0 no limit refuses what the thread asks for: it is charged, above
+ * the ceiling if need be, and nobody is interrupted for it.  For what frees memory or
+ * reports that there is none, as PF_MEMALLOC in the kernel (try_charge_memcg()); who
+ * sets it sees to it that it is little.  Of the program's own code only finalisers and
+ * signal handlers may happen to run meanwhile; what they take above the limit is held
+ * against whoever charges next.  (tests/core/test_stock.c)
+ */
+extern __thread int charges_forced __attribute__((tls_model("initial-exec")));
+
+/*
  * Charges a block of `bytes` to the task's group, by way of the stock where
  * that is possible.  Returns the objcg's id, or 0 if a limit refuses; what the
  * charge met is in *result.  Below CHARGE_STRICT only the ceiling refuses.

@@ -54,6 +54,10 @@ class RegionFile:
         return cls(path, int(pid), int(started))
 
 
+# What opening or reading a file fails with though it may be there.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
 def folders() -> list[str]:
     """Return where region files may be, the preferred folder first. None need exist."""
     chosen = os.environ.get("OBJCG_DIR")
@@ -173,12 +177,18 @@ def child_file(folder: str, start_time: int) -> str:
     return os.path.join(folder, f"{pid}-{start_time}{_SUFFIX}")
 
 
-def files(folder: str) -> Iterator[RegionFile]:
-    """Yield the region files in `folder`: nothing when it is not there, or not ours alone."""
+def files(folder: str, *, shortages: bool = False) -> Iterator[RegionFile]:
+    """Yield the region files in `folder`: nothing when it is not there, or not ours alone.
+
+    Nor when they cannot be listed for want of descriptors or memory, unless `shortages` is true:
+    then that raises OSError, with one of SHORTAGES.
+    """
     try:
         with _Place(folder) as place:
             found = _files(place, folder)
-    except OSError:
+    except OSError as error:
+        if shortages and error.errno in SHORTAGES:
+            raise
         return
     yield from found
 

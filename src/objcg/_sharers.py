@@ -19,14 +19,28 @@ _FLAG_EXITED = 4
 _FLAG_AUTO = 8
 
 
+# What was counted last. A forked child begins with its parent's.
+_counted = 1
+
+
 def count(membership: str) -> int:
-    """Return how many processes share the limit, this one included; `membership` is its cgroups."""
+    """Return how many processes share the limit, this one included; `membership` is its cgroups.
+
+    Where they cannot be counted now, for want of a descriptor, there are as many as there were:
+    taken for one, each would get all that is free.
+    """
+    global _counted  # noqa: PLW0603
     own = os.getpid()
-    return 1 + sum(
-        file.pid != own and _shares(file, membership)
-        for folder in _location.folders()
-        for file in _location.files(folder)
-    )
+    try:
+        _counted = 1 + sum(
+            file.pid != own and _shares(file, membership)
+            for folder in _location.folders()
+            for file in _location.files(folder, shortages=True)
+        )
+    except OSError as error:
+        if error.errno not in _location.SHORTAGES:
+            raise
+    return _counted
 
 
 def _shares(file: _location.RegionFile, membership: str) -> bool:
@@ -43,5 +57,7 @@ def _shares(file: _location.RegionFile, membership: str) -> bool:
         if os.fsdecode(_core.read_now(f"/proc/{file.pid}/cgroup")) != membership:
             return False
         return _location.start_time(file.pid) == file.start_time
-    except OSError:
+    except OSError as error:
+        if error.errno in _location.SHORTAGES:
+            raise
         return False

@@ -48,7 +48,7 @@ class Callback:
     def __call__(self, group: Group) -> None:
         """Call it for what happened in `group`. Raises nothing."""
         try:
-            self.fn(group, self.event)
+            _core.unforced(self.fn, group, self.event)
         except BaseException as error:  # noqa: BLE001  # must not stop the reclaimer thread
             _core.write_unraisable(error, self.fn)
 

@@ -68,7 +68,7 @@ class _Shrinker:
 
     def __call__(self, group: Group, nbytes: int) -> None:
         try:
-            self.fn(group, nbytes)
+            _core.unforced(self.fn, group, nbytes)
         except BaseException as error:  # noqa: BLE001  # another's mistake must not stop reclaim
             _core.write_unraisable(error, self.fn)
 
@@ -251,7 +251,7 @@ def _collect(group: Group, target: int, limit: int | None) -> bool:
     if limit is not None and not _backoff.allows(group, before, limit):
         return False
     start = time.monotonic()
-    gc.collect()
+    _core.unforced(gc.collect)
     after = group._current()
     if limit is not None:
         _backoff.collected(group, before, after, limit, time.monotonic() - start)

@@ -3,6 +3,7 @@
  * for anyone to be refused what still fits.
  */
 #include "check_that.h"
+#include "fault.h"
 
 #define KIB ((int64_t)1 << 10)
 
@@ -412,6 +413,50 @@ static void small_blocks_end_at_the_ceiling(void)
 	task_free(s.task);
 }
 
+/* Small or large, and with the faults of tests/faults: nobody is to blame, and nothing lost. */
+static void a_forced_charge_is_never_refused(void)
+{
+	static const size_t sizes[] = {64, 5000, CHARGE_STRICT, 100000};
+	enum { NR = sizeof(sizes) / sizeof(sizes[0]) };
+	struct mem_cgroup *parent = group_new(root_memcg());
+	struct subject s = subject_new(parent);
+	struct charge_result result = {0, 0, 0};
+	int64_t ceiling = page_counter_ceiling(0);
+	void *full = alloc(cpu, s.task, (size_t)ceiling);
+	void *blocks[2 * NR];
+	int64_t charged = ceiling;
+
+	page_counter_set_max(parent, 0);
+	store_relaxed(&parent->lowered_from, 0); /* the ceiling is that of max */
+	check_that(!alloc_for(cpu, s.task, DOMAIN_OBJECT, 64, &result));
+	check_that(result.refused);
+	for (int i = 0; i < 2 * NR; i++) {
+		if (i == NR)
+			fault_arm(s.memcg, 1, true);
+		memset(&result, 0, sizeof(result));
+		charges_forced++;
+		blocks[i] = alloc_for(cpu, s.task, DOMAIN_MEM, sizes[i % NR], &result);
+		charges_forced--;
+		check_that(blocks[i] != NULL);
+		check_equal(result.refused, 0);
+		check_equal(result.over, 0);
+		check_compare(memcg_current(s.memcg), >=, charged + (int64_t)sizes[i % NR]);
+		charged = memcg_current(s.memcg);
+		check_equal(memcg_current(parent), charged);
+		check_compare(load_relaxed(&parent->memory.watermark), >=, charged);
+	}
+	check_equal(fault_disarm().refused, NR);
+	check_that(!alloc_for(cpu, s.task, DOMAIN_OBJECT, 64, &result));
+	check_equal(load_relaxed(&parent->stat[DOMAIN_MEM]) + ceiling, charged);
+	check_conserved();
+	for (int i = 0; i < 2 * NR; i++)
+		release(cpu, blocks[i]);
+	release(cpu, full);
+	check_equal(memcg_current(parent), 0);
+	check_conserved();
+	task_free(s.task);
+}
+
 /* --- statistics ---------------------------------------------------------- */
 
 static void statistics_are_exact_by_domain_wherever_blocks_are_freed(uint64_t *random)
@@ -523,6 +568,7 @@ int main(void)
 	what_is_in_stock_makes_room();
 	other_cpus_are_asked_for_their_stocks();
 	small_blocks_end_at_the_ceiling();
+	a_forced_charge_is_never_refused();
 	statistics_are_exact_by_domain_wherever_blocks_are_freed(&random);
 	the_peak_is_never_below_what_was_ever_in_use(&random);
 	return 0;

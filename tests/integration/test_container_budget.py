@@ -343,6 +343,67 @@ def test_a_forked_child_follows_too_and_both_have_their_part(tree: Tree) -> None
     assert sorted(printed) == ["0", *["True"] * 6]
 
 
+def test_who_shares_is_counted_right_by_a_task_that_has_no_memory_left(tree: Tree) -> None:
+    """It takes 32 KiB to list a folder, which max refuses; taken for one, each would have all."""
+    code = """
+        with open("/proc/self/cgroup") as file:
+            real = file.read()
+        counted = []
+        count = _budget._sharers.count
+        def counting(_):
+            counted.append(count(real))
+            return counted[-1]
+        _budget._sharers.count = counting
+        root.max = "auto"
+        reads, writes = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(writes)
+            os.read(reads, 1)
+            os._exit(0)
+        print(eventually(lambda: _budget.measure() or counted[-1] == 2))
+        time.sleep(0.02)
+        counted.clear()
+        def fill():
+            held = []
+            while len(held) < 2_000_000:
+                held.append(bytes(1000))
+        try:
+            fill()
+        except objcg.MemoryLimitExceeded as error:
+            print(error.group.path, set(counted))
+        os.close(writes)
+        print(os.waitpid(pid, 0)[1])
+    """
+    tree.v2("/sys/fs/cgroup", 128 * MIB, 100 * MIB)
+    code = PROLOGUE + textwrap.dedent(code)
+    result = run([*OBJCG, "-c", code], env={"TREE": str(tree.folder)})
+    assert (result.returncode, result.stdout.split()) == (0, ["True", "/", "{2}", "0"]), result
+
+
+def test_the_reclaimer_measures_where_everything_is_refused(tree: Tree) -> None:
+    """An error of its own would be reported as unraisable, and the limit would not be followed."""
+    printed = words(
+        """
+        root.max = "auto"
+        measured = [False]
+        def measuring():
+            _budget.measure()
+            measured[0] = len(bytes(100_000)) > 0
+        objcg.limits.measure = measuring
+        _core = objcg._core
+        sleep, fail, wake = time.sleep, _core.fail_charges, _core.wake_reclaimer
+        fail(objcg.root.id, 1, True)
+        wake()
+        sleep(0.3)
+        _, refused = fail(0, 0, False)
+        print(measured, refused > 0)
+        """,
+        tree,
+    )
+    assert printed == ["[True]", "True"]
+
+
 def test_all_threads_may_set_it_at_once(tree: Tree) -> None:
     """Each of two threads replaces only what it knows; none may take the other for a stranger."""
     printed = words(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 
 import pytest
 from unit.region_file import RegionFile, start_time
@@ -42,6 +44,26 @@ def region_of(folder, pid, *, flags=AUTO, started=None):
     return file.write(folder, f"{pid}-{started}.region")
 
 
+@contextmanager
+def descriptors(free):
+    """Leave this process so many descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + 8, before[1]))
+    taken = [first]
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(free):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in taken:
+            os.close(fd)
+
+
 def test_alone_it_is_one(folder):
     assert _sharers.count(membership("self")) == 1
     region_of(folder, os.getpid())
@@ -59,6 +81,18 @@ def test_those_that_follow_none_have_said_good_bye_or_are_dead_are_not(folder, o
     region_of(folder, others[1], flags=AUTO | EXITED)
     region_of(folder, others[2], started=1)
     assert _sharers.count(membership("self")) == 1
+
+
+def test_as_many_as_before_when_no_file_can_be_opened(folder, others):
+    for pid in others:
+        region_of(folder, pid)
+    of_this = membership("self")
+    assert _sharers.count(of_this) == 4
+    region_of(folder, others[0], flags=0)
+    for free in 0, 1:  # none for the folder, none for the list of what is in it
+        with descriptors(free):
+            assert _sharers.count(of_this) == 4
+    assert _sharers.count(of_this) == 3
 
 
 def test_those_in_another_cgroup_are_not(folder, others):
