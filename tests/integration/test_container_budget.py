@@ -382,13 +382,20 @@ def test_who_shares_is_counted_right_by_a_task_that_has_no_memory_left(tree: Tre
 
 
 def test_the_reclaimer_measures_where_everything_is_refused(tree: Tree) -> None:
-    """An error of its own would be reported as unraisable, and the limit would not be followed."""
+    """An error of its own would be reported as unraisable, and the limit would not be followed.
+
+    The program's own code, for which it calls unforced(), is refused memory there as anywhere.
+    """
     printed = words(
         """
         root.max = "auto"
-        measured = [False]
+        measured, refused_inside = [False], [False]
         def measuring():
             _budget.measure()
+            try:
+                objcg._core.unforced(bytes, 100_000)
+            except MemoryError:
+                refused_inside[0] = True
             measured[0] = len(bytes(100_000)) > 0
         objcg.limits.measure = measuring
         _core = objcg._core
@@ -397,11 +404,11 @@ def test_the_reclaimer_measures_where_everything_is_refused(tree: Tree) -> None:
         wake()
         sleep(0.3)
         _, refused = fail(0, 0, False)
-        print(measured, refused > 0)
+        print(measured, refused_inside, refused > 0)
         """,
         tree,
     )
-    assert printed == ["[True]", "True"]
+    assert printed == ["[True]", "[True]", "True"]
 
 
 def test_all_threads_may_set_it_at_once(tree: Tree) -> None:
