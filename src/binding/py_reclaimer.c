@@ -313,21 +313,33 @@ static PyObject *read_now(PyObject *module, PyObject *path_object)
 	return PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
 }
 
-/* unforced(fn, *args): calls the program's code, which limits hold for on this thread, too. */
-static PyObject *unforced(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+static PyObject *call_with(int forced, PyObject *const *args, Py_ssize_t nargs)
 {
 	int before = charges_forced;
 	PyObject *result;
 
-	(void)module;
 	if (nargs < 1) {
-		PyErr_SetString(PyExc_TypeError, "unforced() needs a callable");
+		PyErr_SetString(PyExc_TypeError, "a callable is needed");
 		return NULL;
 	}
-	charges_forced = 0;
+	charges_forced = forced;
 	result = PyObject_Vectorcall(args[0], args + 1, (size_t)(nargs - 1), NULL);
 	charges_forced = before;
 	return result;
+}
+
+/* forced(fn, *args): calls what must not be refused memory, see charges_forced. */
+static PyObject *forced(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	(void)module;
+	return call_with(1, args, nargs);
+}
+
+/* unforced(fn, *args): calls the program's code from there; limits hold for it as elsewhere. */
+static PyObject *unforced(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	(void)module;
+	return call_with(0, args, nargs);
 }
 
 static const struct {
@@ -427,6 +439,7 @@ PyMethodDef reclaimer_methods[] = {
 	{"start_reclaimer", start_reclaimer, METH_NOARGS, NULL},
 	{"set_reclaimer_period", set_reclaimer_period, METH_O, NULL},
 	{"read_now", read_now, METH_O, NULL},
+	{"forced", (PyCFunction)(void (*)(void))forced, METH_FASTCALL, NULL},
 	{"unforced", (PyCFunction)(void (*)(void))unforced, METH_FASTCALL, NULL},
 	{"trim_native", trim_native, METH_NOARGS, NULL},
 	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},

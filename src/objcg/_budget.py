@@ -150,7 +150,7 @@ def follow() -> None:
         _bound = None
         limits.measure = measure
         _core.set_auto(True)  # positional only
-        _measure()
+        _core.forced(_measure)
     # it may be asleep for ever
     _core.wake_reclaimer()
 
@@ -182,6 +182,7 @@ def at_rest() -> AbstractContextManager[object]:
 
 
 def _measure() -> None:
+    """Measure and set. Where limits refuse nothing: there may be no room left to find that out."""
     global _measured, _trimmed  # noqa: PLW0603
     _measured = time.monotonic()
     room = _set()
@@ -287,7 +288,7 @@ def _after_fork_child() -> None:
         _forked = time.monotonic()
         _in_force = _registry.root()._read()["max"]
         with _measuring:
-            _measure()
+            _core.forced(_measure)
 
 
 # After those of enable(): the child has its own region, in which siblings see it, and a reclaimer.
