@@ -62,18 +62,23 @@ test: ctest pytest ## C tests (plain, asan, tsan) and Python tests
 pytest: $V/.objcg $V/.test ## Python tests in .venv
 	$V/bin/python -m pytest $(ARGS)
 
+# The versions of CPython that are found, without $(1), if that is one.
+found = $$(.ci/pythons | cut -d' ' -f1 | { grep -vxF -e '$(1)' || true; })
+
+# Makes the target $(1)-NAME for each name in $(2), whatever becomes of the others.
+define for_each
+@names="$(2)"; failed=; \
+for name in $$names; do \
+	printf '\n== %s %s ==\n' "$@" "$$name"; \
+	$(MAKE) --no-print-directory "$(1)-$$name" || failed="$$failed $$name"; \
+done; \
+[ -z "$$failed" ] || { echo "$@ failed:$$failed" >&2; exit 1; }; \
+echo "$@ passed:" $$names
+endef
+
 # WITHOUT=3.13 leaves one out, such as that of .venv.
 test-all: ## Python tests on every CPython 3.10-3.13 found
-	@found=$$(.ci/pythons); \
-	if [ -n "$(WITHOUT)" ]; then found=$$(grep -v '^$(WITHOUT) ' <<<"$$found" || true); fi; \
-	printf 'CPythons found:\n%s\n' "$$found"; \
-	failed=; \
-	for minor in $$(cut -d' ' -f1 <<<"$$found"); do \
-		printf '\n== Python %s ==\n' "$$minor"; \
-		$(MAKE) --no-print-directory "test-$$minor" || failed="$$failed $$minor"; \
-	done; \
-	[ -z "$$failed" ] || { echo "failed on Python:$$failed" >&2; exit 1; }; \
-	echo "passed on Python:" $$(cut -d' ' -f1 <<<"$$found")
+	$(call for_each,test,$(call found,$(WITHOUT)))
 
 .PHONY: $(MINORS:%=test-%)
 $(MINORS:%=test-%): test-%: $V-%/.objcg $V-%/.test
@@ -94,21 +99,12 @@ faults: $V/.objcg ## Programs with each of their allocations failing once, and f
 guarded = $$(found=$$(.ci/pythons | cut -d' ' -f1); \
 	grep -xF $(GUARDED:%=-e %) <<<"$$found" || head -n 1 <<<"$$found")
 
-define for_each_guarded
-@failed=; \
-for minor in $(guarded); do \
-	printf '\n== Python %s ==\n' "$$minor"; \
-	$(MAKE) --no-print-directory "$@-$$minor" || failed="$$failed $$minor"; \
-done; \
-[ -z "$$failed" ] || { echo "failed on Python:$$failed" >&2; exit 1; }
-endef
-
 .PHONY: guard guard-record $(MINORS:%=guard-%) $(MINORS:%=guard-record-%)
 guard: ## Instructions against those recorded (valgrind, installed if root)
-	$(for_each_guarded)
+	$(call for_each,$@,$(guarded))
 
 guard-record: ## Record them anew
-	$(for_each_guarded)
+	$(call for_each,$@,$(guarded))
 
 $(MINORS:%=guard-%): guard-%: $V-%/.objcg
 	$V-$*/bin/python tests/guard/guard.py
@@ -145,11 +141,7 @@ soak: $V/.objcg ## The service with everything changing at random, for SECONDS=6
 
 .PHONY: downstream downstream-slice downstream-libraries $(MINORS:%=downstream-%)
 downstream: ## Suites of CPython and of libraries, under objcg beside without: many hours
-	@found=$$(.ci/pythons) || exit 1; failed=; \
-	for part in $$(cut -d' ' -f1 <<<"$$found") libraries; do \
-		$(MAKE) --no-print-directory "downstream-$$part" || failed="$$failed $$part"; \
-	done; \
-	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+	$(call for_each,$@,$(call found) libraries)
 
 $(MINORS:%=downstream-%): downstream-%: $V-%/.objcg
 	$V-$*/bin/python tests/downstream cpython --json docs/reliability $(ARGS)
