@@ -377,6 +377,50 @@ lib.let_go()
 
 
 # ---- Signals, processes --------------------------------------------------------------------------
+def test_a_library_that_calls_the_c_library_past_us_may_exchange_blocks(library: Path) -> None:
+    """Loaded by RTLD_DEEPBIND it finds the C library's functions before the preloaded ones.
+
+    So what it allocates is not seen, and what it frees stays charged. No block may be such that
+    the C library cannot free it.
+    """
+    words = run_native(
+        """
+deep = ctypes.CDLL(os.environ["TEST_LIBRARY"], mode=os.RTLD_DEEPBIND | os.RTLD_NOW)
+make = declare(deep, "make", pointer, size_t)
+resize = declare(deep, "resize", pointer, pointer, size_t)
+give_back = declare(deep, "give_back", None, pointer)
+sizes = [*range(1, 2000, 7), 5000, 40_000, 200_000]
+with group:
+    past = [make(size) for size in sizes]
+print(left(group))
+with other:
+    for block in past:
+        free(block)
+print(left(group), left(other))
+
+with group:
+    ours = [malloc(size) for size in sizes]
+    before = native(group)
+    kept = [resize(block, 2 * size) for block, size in zip(ours, sizes)]
+    for block in kept[::2]:
+        give_back(block)
+    for block in kept[1::2]:
+        free(block)
+print(0 < native(group) <= before, left(other), drift())
+
+# and over and over, with what either may leave behind in a block
+with group:
+    for turn in range(20):
+        blocks = [(make, malloc)[number % 2](size) for number, size in enumerate(sizes)]
+        for number, block in enumerate(blocks):
+            (free, give_back)[(number + turn) % 3 == 0](block)
+print(native(group) > 0, left(other), drift())
+""",
+        TEST_LIBRARY=str(library),
+    )
+    assert words == ["0", "0", "0", "True", "0", "0", "True", "0", "0"]
+
+
 def test_signals_in_the_middle_of_malloc_do_no_harm(library: Path) -> None:
     words = run_with(
         library,

@@ -33,6 +33,23 @@ void let_go(void)
 		free(held[--nr_held]);
 }
 
+void *make(size_t size)
+{
+	void *p = malloc(size);
+
+	return p ? memset(p, 1, size) : NULL;
+}
+
+void *resize(void *p, size_t size)
+{
+	return realloc(p, size);
+}
+
+void give_back(void *p)
+{
+	free(p);
+}
+
 /* --- threads ------------------------------------------------------------- */
 
 static pthread_t worker;
