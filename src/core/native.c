@@ -356,10 +356,9 @@ static size_t native_usable_size(void *p)
 /* At least what glibc's block of this size will be charged: a limit is asked before it moves. */
 static size_t bytes_at_most(size_t size)
 {
+	/* size > 0, so this is never less than its smallest block, of 32. */
 	size_t bytes = (size + TAG_SIZE + BLOCK_OVERHEAD + 15) & ~(size_t)15;
 
-	if (bytes < 32)
-		bytes = 32;
 	/* From its mmap threshold on it may be whole pages, with another word. */
 	return bytes < (size_t)64 << 10 ? bytes + 16 : (bytes + 16 + 4095) & ~(size_t)4095;
 }

@@ -176,6 +176,33 @@ static void a_block_without_a_tag_is_nobodys(void)
 	check_equal(current_of(a), 0);
 }
 
+static void inside_the_core_each_function_is_the_c_librarys(void)
+{
+	void *blocks[7];
+	void *p;
+
+	running = task_a;
+	native_bypass_begin();
+	blocks[0] = (native->malloc)(100);
+	blocks[1] = (native->calloc)(1, 100);
+	blocks[2] = (native->realloc)((native->malloc)(100), 2000);
+	blocks[3] = native->memalign(64, 100);
+	blocks[4] = (native->aligned_alloc)(64, 128);
+	check_equal(native->posix_memalign(&blocks[5], 64, 100), 0);
+	p = (native->mmap)(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p = native->mremap(p, 8192, 4096, 0, NULL);
+	check_that(p != MAP_FAILED);
+	check_equal((native->munmap)(p, 4096), 0);
+	blocks[6] = (native->malloc)(0);
+	for (int i = 0; i < 7; i++) {
+		check_that(blocks[i] != NULL && owner_of(blocks[i]) == NULL);
+		(native->free)(blocks[i]);
+	}
+	native_bypass_end();
+	check_equal(current_of(a), 0);
+	check_equal(drift_frozen(), 0);
+}
+
 static void a_tag_counts_for_one_block_at_one_address(void)
 {
 	char *p = native_block(100);
@@ -463,6 +490,41 @@ static void a_map_keeps_its_owner_when_it_grows_or_moves(void)
 	check_equal(blocks_of(a), blocks);
 	check_equal(current_of(b), before_b);
 	check_that(native->mremap(wall, PAGES(1), PAGES(2), MREMAP_MAYMOVE, NULL) == MAP_FAILED);
+}
+
+static void a_full_group_gets_no_map_and_no_larger_one(void)
+{
+	struct mem_cgroup *memcg = group_new(root_memcg());
+	struct task *task = task_new(memcg);
+	char *p;
+	void *q;
+
+	running = task;
+	p = map_pages(8, 0);
+	page_counter_set_max(memcg, (int64_t)PAGES(12));
+	running = task_a; /* whoever grows it, its owner has to have room */
+	memset(&noticed, 0, sizeof(noticed));
+	errno = 0;
+	check_that(native->mremap(p, PAGES(8), PAGES(100), MREMAP_MAYMOVE, NULL) == MAP_FAILED);
+	check_equal(errno, ENOMEM);
+	check_equal(noticed.refused, memcg_id(memcg));
+	check_equal(current_of(memcg), PAGES(8));
+	strcpy(p, "still there");
+	p = native->mremap(p, PAGES(8), PAGES(12), MREMAP_MAYMOVE, NULL);
+	check_that(p != MAP_FAILED && strcmp(p, "still there") == 0);
+	check_equal(current_of(memcg), PAGES(12));
+	/* What is nobody's can be moved there: then these pages are nobody's, too. */
+	running = task;
+	q = (native->mmap)(NULL, PAGES(4), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check_that(q != MAP_FAILED);
+	q = native->mremap(q, PAGES(4), PAGES(4), MREMAP_MAYMOVE | MREMAP_FIXED, p + PAGES(2));
+	check_that(q == p + PAGES(2));
+	check_equal(current_of(memcg), PAGES(8));
+	check_equal((native->munmap)(p, PAGES(12)), 0);
+	check_equal(current_of(memcg), 0);
+	check_equal(drift_frozen(), 0);
+	running = NULL;
+	task_free(task);
 }
 
 static void reservations_and_files_are_not_charged(void)
@@ -994,6 +1056,7 @@ int main(void)
 	RUN(calloc_gives_zeros_where_a_tag_was);
 	RUN(what_cannot_be_had_is_refused_as_ever);
 	RUN(a_block_without_a_tag_is_nobodys);
+	RUN(inside_the_core_each_function_is_the_c_librarys);
 	RUN(a_tag_counts_for_one_block_at_one_address);
 	RUN(a_tag_that_was_overwritten_is_none);
 	RUN(a_tag_of_which_any_byte_has_changed_is_none);
@@ -1004,6 +1067,7 @@ int main(void)
 	RUN(what_a_signal_handler_does_in_the_middle_is_done_after);
 	RUN(maps_are_charged_by_the_page_whatever_is_done_to_them);
 	RUN(a_map_keeps_its_owner_when_it_grows_or_moves);
+	RUN(a_full_group_gets_no_map_and_no_larger_one);
 	RUN(reservations_and_files_are_not_charged);
 	RUN(a_map_that_went_behind_our_back_is_forgotten_when_its_place_is_taken);
 	RUN(random_maps_agree_with_a_model);
