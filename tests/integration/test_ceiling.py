@@ -61,8 +61,9 @@ def test_who_goes_on_after_each_error_does_not_hang_the_interpreter() -> None:
     caught, at_ceiling, peak, drift = run_checked(HOARD)
     assert int(caught) >= 20
     assert drift == "0"
-    # what lets CPython go on: an int for each thousand refusals
-    assert 0 < int(peak) - ceiling(MIB) <= 32 * int(at_ceiling) // 1000
+    # what lets CPython go on, where it needs that: an int for each thousand refusals
+    assert int(at_ceiling) > 0
+    assert int(peak) <= ceiling(MIB) + 32 * (int(at_ceiling) // 1000)
 
 
 @pytest.fixture
