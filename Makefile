@@ -96,7 +96,7 @@ faults: $V/.objcg ## Programs with each of their allocations failing once, and f
 	$V/bin/python tests/faults/sweep.py $(ARGS)
 
 # The newest CPython found, where none of GUARDED is.
-guarded = $$(found=$$(.ci/pythons | cut -d' ' -f1); \
+guarded = $$(found="$(call found)"; \
 	grep -xF $(GUARDED:%=-e %) <<<"$$found" || head -n 1 <<<"$$found")
 
 .PHONY: guard guard-record $(MINORS:%=guard-%) $(MINORS:%=guard-record-%)
@@ -133,6 +133,11 @@ coverage-measured: $V/.objcg $V/.test $V/.libraries $V/.coverage build/c-coverag
 		--gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file \
 		--txt build/coverage/c.txt --txt-metric branch --json build/coverage/c.json \
 		--txt-summary build/c-coverage $V/build
+	@for part in core binding; do \
+		echo "src/$$part:"; \
+		$V/bin/gcovr --root . --filter "src/$$part/" \
+			--add-tracefile build/coverage/c.json --txt /dev/null --print-summary; \
+	done
 	@tail -1 build/coverage/python.txt; echo "build/coverage: c.txt, c.json, python.txt"
 
 .PHONY: soak

@@ -139,16 +139,22 @@ static void note_refusal(struct mem_cgroup *memcg, int64_t bytes)
 
 /*
  * Without stock: what is freed lowers the counter at once, and each allocation is
- * looked at.  From CHARGE_STRICT on max refuses; below, only the ceiling does.
+ * looked at.  From CHARGE_STRICT on max refuses; below, only the ceiling does; and
+ * where charges are forced nothing, and nobody is interrupted.
  */
 static bool charge_exactly(struct obj_cgroup *objcg, struct stock *stock, enum domain domain,
 			   int64_t bytes, int blocks, struct charge_result *result)
 {
 	bool strict = bytes >= (int64_t)CHARGE_STRICT;
+	enum charge_bound bound = strict ? BOUND_MAX : BOUND_CEILING;
 	struct mem_cgroup *full;
 
+	if (charges_forced)
+		bound = BOUND_NONE;
 	drain_slot(stock);
-	if (obj_cgroup_try_charge(objcg, bytes, strict ? BOUND_MAX : BOUND_CEILING, result)) {
+	if (obj_cgroup_try_charge(objcg, bytes, bound, result)) {
+		if (charges_forced)
+			result->over = 0;
 		obj_cgroup_stat(objcg, domain, bytes, blocks);
 		return true;
 	}
@@ -163,17 +169,6 @@ static bool charge_exactly(struct obj_cgroup *objcg, struct stock *stock, enum d
 	return false;
 }
 
-static bool charge_forced(struct obj_cgroup *objcg, struct stock *stock, enum domain domain,
-			  int64_t bytes, int blocks, struct charge_result *result)
-{
-	drain_slot(stock);
-	obj_cgroup_try_charge(objcg, bytes, BOUND_NONE, result);
-	obj_cgroup_stat(objcg, domain, bytes, blocks);
-	result->refused = 0;
-	result->over = 0;
-	return true;
-}
-
 /* Charges to an objcg that cannot be recycled meanwhile. In a section. */
 static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size, int blocks,
 		   struct charge_result *result)
@@ -182,14 +177,11 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	struct stock *stock = take_slot(cpu, id);
 	int64_t bytes = (int64_t)size;
 	int64_t batch = batch_for(objcg);
-	bool refused;
 
 	if (fault_covers(objcg)) {
 		drain_slot(stock); /* else what is freed after a refusal would fill it */
-		refused = fault_refuses();
-		if (charges_forced)
-			return charge_forced(objcg, stock, domain, bytes, blocks, result);
-		return !refused && charge_exactly(objcg, stock, domain, bytes, blocks, result);
+		return (!fault_refuses() || charges_forced) &&
+		       charge_exactly(objcg, stock, domain, bytes, blocks, result);
 	}
 	if (bytes <= load_relaxed(&stock->bytes)) {
 		add_single_writer(&stock->bytes, -bytes);
@@ -214,9 +206,7 @@ static bool charge(struct cpu *cpu, uint32_t id, enum domain domain, size_t size
 	}
 	if (obj_cgroup_try_charge(objcg, bytes, BOUND_MAX, result))
 		goto charged;
-	if (charges_forced)
-		return charge_forced(objcg, stock, domain, bytes, blocks, result);
-	if (size >= CHARGE_STRICT) {
+	if (size >= CHARGE_STRICT && !charges_forced) {
 		note_refusal(memcg_from_id(result->refused), bytes);
 		return false;
 	}

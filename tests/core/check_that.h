@@ -86,6 +86,21 @@ static inline uint32_t random_below(uint64_t *state, uint32_t n)
 	return (uint32_t)(((random_u64(state) >> 32) * n) >> 32);
 }
 
+/* --- what is in a block --------------------------------------------------- */
+
+static inline void fill(unsigned char *p, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++)
+		p[i] = (unsigned char)(i * 131 + (i >> 9));
+}
+
+static inline void check_contents(const unsigned char *p, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (p[i] != (unsigned char)(i * 131 + (i >> 9)))
+			fail_that("byte %zu of %zu is wrong", i, size);
+}
+
 /* --- a core to test ------------------------------------------------------ */
 
 /* A core in anonymous memory, and a cpu for this thread. */

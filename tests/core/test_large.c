@@ -10,19 +10,6 @@ static void *(*volatile c_malloc)(size_t) = malloc;
 static struct cpu *cpu;
 static struct task *task;
 
-static void fill(unsigned char *p, size_t from, size_t to)
-{
-	for (size_t i = from; i < to; i++)
-		p[i] = (unsigned char)(i * 131 + (i >> 9));
-}
-
-static void check_contents(const unsigned char *p, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (p[i] != (unsigned char)(i * 131 + (i >> 9)))
-			fail_that("byte %zu of %zu is wrong", i, size);
-}
-
 static void check_placed(void *p)
 {
 	check_equal((uintptr_t)p % 16, 0);

@@ -132,8 +132,6 @@ static void note(const struct charge_result *result)
 static void begin(void)
 {
 	cpu = core_start();
-	native_current_task = current_task;
-	native_notice = note;
 	check_equal(native_prepare(), 0);
 	ours = group_new(root_memcg());
 	theirs = group_new(root_memcg());
@@ -157,19 +155,11 @@ struct block {
 	size_t size;
 };
 
-static void fill(struct block *block, unsigned char *p, size_t size)
+static void got(struct block *block, unsigned char *p, size_t size)
 {
 	block->p = p;
 	block->size = p ? size : 0;
-	for (size_t i = 0; i < block->size; i++)
-		p[i] = (unsigned char)(i * 7 + (i >> 8));
-}
-
-static void check_contents(const struct block *block, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (block->p[i] != (unsigned char)(i * 7 + (i >> 8)))
-			fail_that("byte %zu of %zu is wrong", i, block->size);
+	fill(p, 0, block->size);
 }
 
 /* What realloc() has returned: a block with what was in the old one, or nothing has changed. */
@@ -177,15 +167,31 @@ static void resized(struct block *block, unsigned char *q, size_t size)
 {
 	size_t common = size < block->size ? size : block->size;
 
+	check_contents(q ? q : block->p, q ? common : block->size);
 	if (q)
-		block->p = q;
-	check_contents(block, q ? common : block->size);
-	if (q)
-		fill(block, q, size);
+		got(block, q, size);
 }
 
 static const size_t sizes[] = {100, 600, 3000, 40000, 300000};
 enum { NR = sizeof(sizes) / sizeof(sizes[0]) };
+
+/* By the owner and by another, whose group has room or has none, larger and smaller. */
+static void resize_all(struct block *blocks, int nr, bool full,
+		       void (*resize)(struct task *task, struct block *block, size_t size))
+{
+	for (int i = 0; i < nr; i++)
+		resize(we, &blocks[i], 2 * sizes[i % NR]);
+	if (full)
+		page_counter_set_max(theirs, 0);
+	for (int i = 0; i < nr; i++)
+		resize(they, &blocks[i], 3 * sizes[i % NR]);
+	for (int i = 0; i < nr; i++)
+		resize(they, &blocks[i], sizes[i % NR] / 2);
+	for (int i = 0; i < nr; i++)
+		resize(we, &blocks[i], sizes[i % NR] / 3);
+	for (int i = 0; i < nr; i++)
+		check_contents(blocks[i].p, blocks[i].size);
+}
 
 static unsigned char *python_alloc(struct task *task, size_t size)
 {
@@ -211,7 +217,6 @@ static void python_resize(struct task *task, struct block *block, size_t size)
 	resized(block, q, size);
 }
 
-/* By the owner and by another, whose group has room or has none, larger and smaller. */
 static void python_blocks_of(bool full)
 {
 	struct block blocks[2 * NR];
@@ -219,24 +224,13 @@ static void python_blocks_of(bool full)
 	begin();
 	slabs_are_shared(cpu, true);
 	for (int i = 0; i < NR; i++) {
-		fill(&blocks[i], python_alloc(we, sizes[i]), sizes[i]);
-		fill(&blocks[NR + i], python_alloc(they, sizes[i]), sizes[i]);
+		got(&blocks[i], python_alloc(we, sizes[i]), sizes[i]);
+		got(&blocks[NR + i], python_alloc(they, sizes[i]), sizes[i]);
 	}
+	resize_all(blocks, 2 * NR, full, python_resize);
 	for (int i = 0; i < 2 * NR; i++)
-		python_resize(we, &blocks[i], 2 * sizes[i % NR]);
-	if (full)
-		page_counter_set_max(theirs, 0);
-	for (int i = 0; i < 2 * NR; i++)
-		python_resize(they, &blocks[i], 3 * sizes[i % NR]);
-	for (int i = 0; i < 2 * NR; i++)
-		python_resize(they, &blocks[i], sizes[i % NR] / 2);
-	for (int i = 0; i < 2 * NR; i++)
-		python_resize(we, &blocks[i], sizes[i % NR] / 3);
-	for (int i = 0; i < 2 * NR; i++) {
-		check_contents(&blocks[i], blocks[i].size);
 		if (blocks[i].p)
 			release(cpu, blocks[i].p);
-	}
 	end();
 }
 
@@ -270,9 +264,9 @@ static void native_blocks_of(bool full)
 		void *p = NULL;
 
 		running = we;
-		fill(&blocks[i], (native->malloc)(sizes[i]), sizes[i]);
+		got(&blocks[i], (native->malloc)(sizes[i]), sizes[i]);
 		running = they;
-		fill(&blocks[NR + i], (native->calloc)(1, sizes[i]), sizes[i]);
+		got(&blocks[NR + i], (native->calloc)(1, sizes[i]), sizes[i]);
 		running = i & 1 ? we : they;
 		if (i == 0)
 			p = native->memalign(64, sizes[i]);
@@ -280,22 +274,11 @@ static void native_blocks_of(bool full)
 			p = (native->aligned_alloc)(64, sizes[i] & ~(size_t)63);
 		else if (native->posix_memalign(&p, 64, sizes[i]) != 0)
 			p = NULL;
-		fill(&blocks[2 * NR + i], p, sizes[i] & ~(size_t)63);
+		got(&blocks[2 * NR + i], p, sizes[i] & ~(size_t)63);
 	}
+	resize_all(blocks, 3 * NR, full, native_resize);
 	for (int i = 0; i < 3 * NR; i++)
-		native_resize(we, &blocks[i], 2 * sizes[i % NR]);
-	if (full)
-		page_counter_set_max(theirs, 0);
-	for (int i = 0; i < 3 * NR; i++)
-		native_resize(they, &blocks[i], 3 * sizes[i % NR]);
-	for (int i = 0; i < 3 * NR; i++)
-		native_resize(they, &blocks[i], sizes[i % NR] / 2);
-	for (int i = 0; i < 3 * NR; i++)
-		native_resize(we, &blocks[i], sizes[i % NR] / 3);
-	for (int i = 0; i < 3 * NR; i++) {
-		check_contents(&blocks[i], blocks[i].size);
 		(native->free)(blocks[i].p);
-	}
 	end();
 }
 
@@ -360,8 +343,8 @@ static void *allocates(void *arg)
 	struct block block;
 
 	running = native_thread.task; /* as the binding's current task is */
-	fill(&block, (native->malloc)(5000), 5000);
-	check_contents(&block, block.size);
+	got(&block, (native->malloc)(5000), 5000);
+	check_contents(block.p, block.size);
 	(native->free)(block.p);
 	return arg;
 }
@@ -384,8 +367,6 @@ static void threads(void)
 static void start(void)
 {
 	fail_from_here_on();
-	native_current_task = current_task;
-	native_notice = note;
 	if (kmem_init(NULL, "test", "none") == 0) {
 		cpu = cpu_get(0);
 		if (native_prepare() == 0)
@@ -432,6 +413,8 @@ static void sweep(const char *name, void (*scenario)(void))
 
 int main(void)
 {
+	native_current_task = current_task;
+	native_notice = note;
 	SWEEP(threads);
 	/* The others are of one thread, and each process of the thread sanitizer takes long. */
 	if (UNDER_TSAN)

@@ -14,19 +14,6 @@ static void *resize(struct task *task, void *p, size_t size, struct charge_resul
 	return kmem_realloc(cpu, task, DOMAIN_OBJECT, p, size, result);
 }
 
-static void fill(unsigned char *p, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		p[i] = (unsigned char)(i * 7 + (i >> 8));
-}
-
-static void check_contents(const unsigned char *p, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (p[i] != (unsigned char)(i * 7 + (i >> 8)))
-			fail_that("byte %zu of %zu is wrong", i, size);
-}
-
 static void check_currents(int64_t expected_ours, int64_t expected_theirs)
 {
 	check_equal(memcg_current(ours), expected_ours);
@@ -59,7 +46,7 @@ static void every_change_of_size_is_charged_to_one_of_the_two(struct task *resiz
 			unsigned char *q;
 			int64_t bytes;
 
-			fill(p, sizes[from]);
+			fill(p, 0, sizes[from]);
 			check_currents(charged(sizes[from]), 0);
 			q = resize(resizer, p, sizes[to], &result);
 			check_that(q != NULL);
@@ -84,7 +71,7 @@ static void every_change_of_size_is_charged_to_one_of_the_two(struct task *resiz
 				else
 					check_currents(0, bytes);
 			}
-			fill(q, sizes[to]);
+			fill(q, 0, sizes[to]);
 			release(cpu, q);
 			check_currents(0, 0);
 		}
@@ -123,7 +110,7 @@ static void a_refused_growth_leaves_the_block_as_it_was(void)
 		struct charge_result result;
 		unsigned char *p = alloc(cpu, we, sizes[from]);
 
-		fill(p, sizes[from]);
+		fill(p, 0, sizes[from]);
 		page_counter_set_max(ours, 1100000);
 		check_that(!resize(we, p, 2000000, &result));
 		check_equal(result.refused, memcg_id(ours));
@@ -156,7 +143,7 @@ static void shrinking_never_fails(void)
 				unsigned char *p = alloc(cpu, we, sizes[from]);
 				unsigned char *q;
 
-				fill(p, sizes[from]);
+				fill(p, 0, sizes[from]);
 				/* Above its ceiling, whatever it asks for. */
 				page_counter_set_max(memcg, 0);
 				fetch_add_relaxed(&memcg->memory.usage, (int64_t)64 << 20);
@@ -212,7 +199,7 @@ static void a_block_whose_group_is_gone_can_still_grow(void)
 		unsigned char *p = alloc(cpu, task, sizes[from]);
 		unsigned char *q;
 
-		fill(p, sizes[from]);
+		fill(p, 0, sizes[from]);
 		task_free(task);
 		check_equal(memcg_remove(memcg, false), 0);
 		check_that(group_of(p) == parent);

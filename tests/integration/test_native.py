@@ -376,7 +376,6 @@ lib.let_go()
     assert words == ["/", "True", "0"]
 
 
-# ---- Signals, processes --------------------------------------------------------------------------
 def test_a_library_that_calls_the_c_library_past_us_may_exchange_blocks(library: Path) -> None:
     """Loaded by RTLD_DEEPBIND it finds the C library's functions before the preloaded ones.
 
@@ -421,6 +420,7 @@ print(native(group) > 0, left(other), drift())
     assert words == ["0", "0", "0", "True", "0", "0", "True", "0", "0"]
 
 
+# ---- Signals, processes --------------------------------------------------------------------------
 def test_signals_in_the_middle_of_malloc_do_no_harm(library: Path) -> None:
     words = run_with(
         library,
