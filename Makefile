@@ -131,14 +131,15 @@ coverage-measured: $V/.objcg $V/.test $V/.libraries $V/.coverage build/c-coverag
 	$V/bin/python -m coverage report --skip-covered --show-missing >build/coverage/python.txt
 	$V/bin/gcovr --root . --filter src/ --exclude-throw-branches --merge-mode-functions separate \
 		--gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file \
-		--txt build/coverage/c.txt --txt-metric branch --json build/coverage/c.json \
+		--json build/coverage/c.json \
 		--txt-summary build/c-coverage $V/build
 	@for part in core binding; do \
 		echo "src/$$part:"; \
 		$V/bin/gcovr --root . --filter "src/$$part/" \
-			--add-tracefile build/coverage/c.json --txt /dev/null --print-summary; \
+			--add-tracefile build/coverage/c.json --txt build/coverage/$$part.txt --txt-metric branch \
+			--print-summary; \
 	done
-	@tail -1 build/coverage/python.txt; echo "build/coverage: c.txt, c.json, python.txt"
+	@tail -1 build/coverage/python.txt; echo "build/coverage: c.json, core.txt, binding.txt, python.txt"
 
 .PHONY: soak
 soak: $V/.objcg ## The service with everything changing at random, for SECONDS=600

@@ -335,6 +335,16 @@ def test_a_reader_that_stops_reading_the_export_is_not_an_error(recording):
     assert (result.returncode, result.stderr) == (1, "")
 
 
+def test_a_link_to_standard_output_is_written_through(recording, tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to("/dev/stdout")
+    command = [sys.executable, "-m", "objcg", "report", str(recording), "--csv", "-o", str(link)]
+    with target.open("w") as out:
+        subprocess.run(command, stdout=out, env=environment(), check=True)
+    assert link.is_symlink()
+    assert target.read_text(encoding="utf-8").startswith("sample,session,time,")
+
+
 def test_a_recording_of_this_process_is_reported(plotly, fresh_group, tmp_path):
     with fresh_group:
         held = [bytes(1000) for _ in range(1000)]

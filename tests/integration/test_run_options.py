@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,31 @@ def test_report_writes_the_tree_to_a_file(tmp_path: Path) -> None:
     limited = [group for group in groups.values() if group["max"] == 64 << 20]
     assert limited
     assert all(group["high"] == 32 << 20 for group in limited)
+
+
+def test_a_report_to_what_is_no_file_leaves_it_what_it_is(tmp_path: Path) -> None:
+    # as root, a rename onto /dev/stdout or /dev/null would put a file in its place
+    link, target, stale = tmp_path / "link", tmp_path / "target", tmp_path / "stale"
+    link.symlink_to("/dev/stdout")
+    with target.open("w") as out:
+        command = [*OBJCG, "--report", link, "-c", "pass"]
+        subprocess.run(command, stdout=out, env=environment(), check=True)
+    assert link.is_symlink()
+    assert "/" in groups_of(target.read_text(encoding="utf-8"))
+
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True) as reader:
+        assert run([*OBJCG, "--report", fifo, "-c", "pass"]).returncode == 0
+        assert "/" in groups_of(reader.communicate()[0])
+    assert fifo.is_fifo()
+
+    stale.write_text("of a run before", encoding="utf-8")
+    stale.chmod(0o640)
+    assert run([*OBJCG, "--report", stale, "-c", "pass"]).returncode == 0
+    assert "/" in groups_of(stale.read_text(encoding="utf-8"))
+    assert stale.stat().st_mode & 0o777 == 0o640
+    assert {file.name for file in tmp_path.iterdir()} == {"link", "target", "stale", "fifo"}
 
 
 def test_max_limits_the_program() -> None:

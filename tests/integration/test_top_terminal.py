@@ -42,7 +42,9 @@ class Terminal:
     def tmux(self, *arguments: str, env: dict[str, str] | None = None) -> str:
         # -f: not what this user has configured
         command = ["tmux", "-f", "/dev/null", "-S", self.socket, *arguments]
-        return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+        result = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+        assert result.returncode == 0, f"{shlex.join(command)}: {result.stderr}"
+        return result.stdout
 
     @property
     def text(self) -> str:

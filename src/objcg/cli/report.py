@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from .output import written
 from .parser import CliError, WrongUse
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _page(recording: Recording, output: str) -> None:
             'plotly is not installed; the pictures need it: pip install "objcg[report]"'
         ) from error
     text = page.page(recording, history.read(recording), plotly)
-    with _written(output) as file:
+    with _told(output), written(output) as file:
         file.write(text)
 
 
@@ -70,28 +70,8 @@ def _csv(recording: Recording, output: str | None) -> None:
             export.write(recording, sys.stdout)
             sys.stdout.flush()
         return
-    with _written(output) as file:
+    with _told(output), written(output) as file:
         export.write(recording, file)
-
-
-@contextlib.contextmanager
-def _written(path: str) -> Iterator[TextIO]:
-    """Open a file that is at `path` when all of it is written, and not before."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        # /dev/stdout, or a pipe
-        with _told(path), open(path, "w", encoding="utf-8") as file:
-            yield file
-        return
-    with _told(path):
-        fd, partial = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".objcg-report-")
-    try:
-        with _told(path):
-            with open(fd, "w", encoding="utf-8") as file:
-                yield file
-            os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 @contextlib.contextmanager

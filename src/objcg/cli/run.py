@@ -12,6 +12,7 @@ from objcg import _core, limits
 from objcg.memory import check, is_auto, write
 
 from . import preload
+from .output import why_unwritable, written
 from .parser import CliError, Program, WrongUse
 
 TYPE_CHECKING = False
@@ -72,12 +73,9 @@ def see_native(*, wanted: bool) -> None:
 def _writable(path: str) -> str:
     """Return the absolute path of the report: the program may go to another folder."""
     path = os.path.abspath(path)
-    folder = os.path.dirname(path)
-    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"argument --report: cannot write {path!r}: "
-        raise WrongUse(
-            msg + ("it is a folder" if os.path.isdir(path) else "its folder is not writable")
-        )
+    why = why_unwritable(path)
+    if why is not None:
+        raise WrongUse(f"argument --report: cannot write {path!r}: {why}")
     return path
 
 
@@ -164,7 +162,8 @@ def _report_of(region: Region, *, as_json: bool, file: str | None) -> None:
     lines = []
     if file is not None:
         try:
-            _write_atomically(file, _json(region))
+            with written(file) as out:
+                out.write(_json(region) + "\n")
         except OSError as error:
             lines.append(f"objcg: cannot write {file!r}: {error.strerror}")
     if as_json:
@@ -200,18 +199,6 @@ def _budget_lines() -> list[str]:
     from objcg import _budget
 
     return [_budget.describe()]
-
-
-def _write_atomically(path: str, text: str) -> None:
-    scratch = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(scratch, "x", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(scratch, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
-        raise
 
 
 def _snapshot() -> Region:
