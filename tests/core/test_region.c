@@ -320,6 +320,37 @@ static void reserving_makes_records_usable_up_to_the_capacity(void)
 	       sizeof(struct cpu_record));
 }
 
+/*
+ * Where builds are is a disk on most machines. What the kernel reads of the file is charged to the
+ * process's cgroup, mapped or not; it would read 128 KiB around each page.
+ */
+static void a_disk_has_no_more_in_memory_than_is_used(void)
+{
+	unsigned char *resident;
+	char here[] = "region-XXXXXX";
+	char file[64];
+	size_t pages;
+	size_t n = 0;
+
+	check_that(mkdtemp(here) != NULL);
+	snprintf(file, sizeof(file), "%s/1-2.region", here);
+	check_equal(region_create(file, "", ""), 0);
+	for (int i = 0; i < NR_SECTIONS; i++)
+		check_equal(region_reserve((enum region_section)i, 1), 0);
+	memcg_from_id(0)->uid = 1;
+	pages = region.size / 4096;
+	resident = malloc(pages);
+	check_that(resident != NULL);
+	check_equal(mincore(region.header, region.size, resident), 0);
+	for (size_t i = 0; i < pages; i++)
+		n += resident[i] & 1;
+	/* the header's page, and of each section what is backed at once */
+	check_compare(n, <=, 1 + NR_SECTIONS * (64 << 10) / 4096);
+	free(resident);
+	check_equal(unlink(file), 0);
+	check_equal(rmdir(here), 0);
+}
+
 static void a_full_file_system_is_an_error_and_no_signal(void)
 {
 	struct mem_cgroup *memcg;
@@ -751,6 +782,7 @@ int main(void)
 	RUN(no_folder_is_used_that_is_not_ours_alone);
 	RUN(anonymous_memory_has_no_path);
 	RUN(reserving_makes_records_usable_up_to_the_capacity);
+	RUN(a_disk_has_no_more_in_memory_than_is_used);
 	RUN(a_full_file_system_is_an_error_and_no_signal);
 	RUN(a_small_address_space_gets_room_for_fewer_groups);
 	RUN(the_child_has_a_copy_of_its_own);

@@ -54,6 +54,14 @@ def limited_cgroup(limit: int) -> Iterator[Path]:
     pytest.skip("no memory cgroup can be made here: " + ("; ".join(reasons) or "none is mounted"))
 
 
+def highest_usage(folder: Path) -> int | None:
+    """Return the kernel's highest usage of a cgroup (bytes), if it keeps one (v2: from 5.19)."""
+    for name in ("memory.peak", "memory.max_usage_in_bytes"):
+        with contextlib.suppress(FileNotFoundError):
+            return int((folder / name).read_text(encoding="ascii"))
+    return None
+
+
 def _remove(folder: Path) -> None:
     # a process that has ended may be in it for a moment
     for attempt in range(100):
