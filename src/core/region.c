@@ -41,11 +41,12 @@ static const uint32_t capacities[NR_SECTIONS] = {
 /* Bytes of each section that are known to be backed by memory. */
 static size_t backed[NR_SECTIONS];
 
-static uint64_t now_ns(clockid_t clock)
+/* Of one clock, as what is updated must not be older than what was created. */
+static uint64_t now_ns(void)
 {
 	struct timespec ts;
 
-	clock_gettime(clock, &ts);
+	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
@@ -57,7 +58,7 @@ static uint64_t now_ns(clockid_t clock)
 void region_touch(void)
 {
 #ifndef OBJCG_EXPLORE /* where time would tell states apart that are the same */
-	uint64_t now = now_ns(CLOCK_REALTIME_COARSE);
+	uint64_t now = now_ns();
 
 	/* The line is shared by all threads: written once in a tick, not in each batch. */
 	if (load_relaxed(&region.header->updated_ns) != now)
@@ -119,7 +120,7 @@ static void identify_process(struct region_header *header)
 	header->pid = (uint32_t)getpid();
 	header->uid = (uint32_t)geteuid();
 	header->start_time = process_start_time();
-	header->created_ns = now_ns(CLOCK_REALTIME);
+	header->created_ns = now_ns();
 	store_relaxed(&header->updated_ns, header->created_ns);
 }
 

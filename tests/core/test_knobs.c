@@ -153,7 +153,7 @@ static void the_time_of_the_last_change_is_noted(void)
 	void *p;
 
 	before = load_relaxed(&region.header->updated_ns);
-	check_that(before >= region.header->created_ns - 100000000);
+	check_compare(before, >=, region.header->created_ns);
 	/* Longer than a tick of the coarse clock, of 100 Hz at the least. */
 	usleep(30000);
 	p = alloc(cpu, task, 64);
