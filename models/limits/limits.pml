@@ -16,7 +16,7 @@
 /*
  * memcg_ceiling(): at_write stands for lowered_from, which is stored just before max.
  * That it is given up once the group is below max makes the bound tighter, and is left
- * out.
+ * out; scenario charge-lower-max of tests/explore shows that it is not given up before.
  */
 #ifdef AUTO
 /* The bound of a max that follows something, which the reclaimer has set; it stores no lowered_from. */

@@ -172,8 +172,10 @@ static int is_handling_memory_error(const PyThreadState *ts)
 	return item && PyErr_GivenExceptionMatches(item->exc_value, PyExc_MemoryError);
 }
 
-static int deliver(void *unused)
+/* The exception for the task that is current, None for none, NULL with an error set. */
+static PyObject *exception_for_current_task(void)
 {
+	PyThreadState *ts = PyThreadState_Get();
 	int64_t usage = 0;
 	int64_t limit = 0;
 	PyFrameObject *frame;
@@ -181,26 +183,39 @@ static int deliver(void *unused)
 	int interruptible;
 	uint32_t gid;
 
-	(void)unused;
-	store_release(&main_pending, 0);
-	if (main_busy || !over_handler)
-		return 0;
-	if (is_handling_memory_error(PyThreadState_Get()))
-		return 0;
+	if (is_handling_memory_error(ts))
+		Py_RETURN_NONE;
 	gid = group_over_max(thread_cache_get()->task, &usage, &limit);
 	if (!gid)
-		return 0;
-	frame = PyThreadState_GetFrame(PyThreadState_Get());
+		Py_RETURN_NONE;
+	frame = PyThreadState_GetFrame(ts);
 	interruptible = frame_is_interruptible(frame);
 	Py_XDECREF(frame);
 	if (!interruptible)
-		return 0;
-	main_busy = 1;
+		Py_RETURN_NONE;
 	charges_forced++;
 	exception = PyObject_CallFunction(over_handler, "IKLL", (unsigned int)gid,
 					  (unsigned long long)memcg_from_id(gid)->uid,
 					  (long long)usage, (long long)limit);
 	charges_forced--;
+	return exception;
+}
+
+/*
+ * Looking takes memory, too, on behalf of a task that is over its limit.  That must not
+ * ask for another call: while a tracer is set CPython 3.11 looks for pending calls
+ * before it does anything else, and in here it runs none, so it would look for ever.
+ */
+static int deliver(void *unused)
+{
+	PyObject *exception;
+
+	(void)unused;
+	store_release(&main_pending, 0);
+	if (main_busy || !over_handler)
+		return 0;
+	main_busy = 1;
+	exception = exception_for_current_task();
 	main_busy = 0;
 	if (!exception)
 		return -1;
@@ -260,6 +275,12 @@ void limits_notice(const struct charge_result *result, int has_gil)
 	struct mem_cgroup *memcg;
 	int wake = 0;
 
+	/*
+	 * What the reclaimer takes itself, for a callback or a shrinker, is nothing to
+	 * wake it for: it would call them again, for as long as the group is over.
+	 */
+	if (reclaimer_is_this_thread())
+		return;
 	/* Before anything is flagged, and also for what was flagged when nobody could look. */
 	if (unlikely(!reclaimer_is_running()) && has_gil) {
 		reclaimer_start_from_hook();
@@ -297,7 +318,7 @@ void limits_notice(const struct charge_result *result, int has_gil)
 		reclaimer_wake();
 }
 
-/* This thread's own pending exception; the GIL is held. */
+/* A thread's pending exception, if it is one of ours; the GIL is held. */
 void limits_context_changed(PyThreadState *ts)
 {
 	if (ts->async_exc && ts->async_exc == armed_class) {
@@ -331,26 +352,32 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 	Py_ssize_t n = 0;
 
 	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
-		if (!ts->context || find_offender(ts->thread_id, gid) < 0 ||
-		    is_handling_memory_error(ts))
+		if (find_offender(ts->thread_id, gid) < 0 || is_handling_memory_error(ts))
 			continue;
 		/* Another's exception, of a time limit say, must not be lost for ours. */
 		if (ts->async_exc)
 			continue;
 		candidates[n].thread = ts->thread_id;
-		Py_INCREF(ts->context);
+		Py_XINCREF(ts->context);
 		candidates[n].context = ts->context;
 		candidates[n++].frame = PyThreadState_GetFrame(ts);
 	}
 	return n;
 }
 
-/* The task of another thread's context. */
+/*
+ * The task of another thread's context.  One that was started before us, or by code
+ * that is not Python's, has none, and is root's.
+ */
 static const struct task *task_of_context(PyObject *context)
 {
-	PyObject *value = PyObject_GetItem(context, context_variable());
-	const struct task *task = membership_task(value);
+	PyObject *value;
+	const struct task *task;
 
+	if (!context)
+		return &region.tasks[TASK_ROOT];
+	value = PyObject_GetItem(context, context_variable());
+	task = membership_task(value);
 	PyErr_Clear();
 	Py_XDECREF(value); /* the context holds another */
 	return task;
@@ -423,12 +450,65 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	if (collecting)
 		PyGC_Enable();
 	for (Py_ssize_t i = 0; i < nr; i++) {
-		Py_DECREF(candidates[i].context);
+		Py_XDECREF(candidates[i].context);
 		Py_XDECREF(candidates[i].frame);
 	}
 	if (failed)
 		return NULL;
 	return PyLong_FromUnsignedLong(raised);
+}
+
+/* Whether the group that a thread was stopped for is there still, and over its max. */
+static int is_over_still(PyObject *report)
+{
+	unsigned int gid;
+	unsigned long long uid;
+	struct mem_cgroup *memcg;
+
+	if (!report)
+		return 1; /* not ours to judge */
+	gid = (unsigned int)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(report, 0));
+	uid = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 1));
+	memcg = memcg_from_id(gid);
+	return memcg->uid == uid && load_acquire(&memcg->state) == MEMCG_ONLINE &&
+	       memcg_current(memcg) > load_relaxed(&memcg->memory.max);
+}
+
+/*
+ * A thread that blocks gets its exception when it goes on, hours later perhaps, and
+ * what it has just received is lost by it.  So it is taken back when there is room
+ * again.  Returns how many are left.  The GIL is held, and nothing here runs bytecode.
+ */
+static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
+{
+	PyThreadState *ts;
+	int armed = 0;
+
+	(void)module;
+	(void)unused;
+	if (load_relaxed(&limits_armed) == 0)
+		return PyLong_FromLong(0);
+	ts = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+	for (; ts; ts = PyThreadState_Next(ts)) {
+		PyObject *key;
+
+		if (!ts->async_exc || ts->async_exc != armed_class)
+			continue;
+		armed++;
+		key = PyLong_FromUnsignedLong(ts->thread_id);
+		if (!key)
+			return NULL;
+		if (!is_over_still(PyDict_GetItemWithError(reports, key))) {
+			if (PyDict_DelItem(reports, key) < 0)
+				PyErr_Clear();
+			limits_context_changed(ts);
+			armed--;
+		}
+		Py_DECREF(key);
+	}
+	/* Those of threads that have ended are counted no more. */
+	store_relaxed(&limits_armed, armed);
+	return PyLong_FromLong(armed);
 }
 
 static PyObject *pending_report(PyObject *module, PyObject *unused)
@@ -486,6 +566,7 @@ static PyObject *set_policy(PyObject *module, PyObject *args)
 PyMethodDef limits_methods[] = {
 	{"set_policy", set_policy, METH_VARARGS, NULL},
 	{"raise_in_group", raise_in_group, METH_VARARGS, NULL},
+	{"take_back_exceptions", take_back_exceptions, METH_NOARGS, NULL},
 	{"pending_report", pending_report, METH_NOARGS, NULL},
 	{NULL, NULL, 0, NULL},
 };

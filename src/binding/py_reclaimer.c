@@ -29,6 +29,7 @@ static _Atomic int is_ready;
 static pthread_t reclaimer;
 static _Atomic int reclaimer_stop;
 static _Atomic int wake_posted;
+static __thread int is_reclaimer __attribute__((tls_model("initial-exec")));
 static _Atomic int64_t period_ns; /* 0: it sleeps until it is woken */
 
 void reclaimer_wake(void)
@@ -54,6 +55,9 @@ static const int64_t second_ns = 1000000000;
 #define SLEEP_CLOCK CLOCK_REALTIME
 #endif
 
+/* How often it looks whether a thread that it has stopped need not be any more. */
+#define ARMED_PERIOD_NS 250000000
+
 /* Until somebody wakes it, or for the period that is set when it begins. */
 static void reclaimer_sleep(void)
 {
@@ -61,6 +65,8 @@ static void reclaimer_sleep(void)
 	struct timespec until;
 	int64_t nsec;
 
+	if (load_relaxed(&limits_armed) > 0 && (period == 0 || period > ARMED_PERIOD_NS))
+		period = ARMED_PERIOD_NS;
 	if (period == 0) {
 		while (sem_wait(&wakeups) < 0 && errno == EINTR)
 			;
@@ -90,6 +96,7 @@ static void *reclaimer_main(void *unused)
 	(void)unused;
 	/* Started from a hook it begins when the limit is there already. */
 	charges_forced = 1;
+	is_reclaimer = 1;
 	state = PyGILState_Ensure();
 	store_release(&is_ready, 1);
 	sem_post(&ready);
@@ -209,6 +216,11 @@ static PyObject *stop_reclaimer(PyObject *module, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+int reclaimer_is_this_thread(void)
+{
+	return is_reclaimer;
+}
+
 int reclaimer_is_running(void)
 {
 	return load_acquire(&running);
@@ -226,6 +238,7 @@ void reclaimer_after_fork_child(void)
 {
 	store_relaxed(&running, 0);
 	store_relaxed(&starting, 0);
+	is_reclaimer = 0; /* a callback may fork */
 }
 
 /* --- for the policy, in Python (objcg/limits.py, objcg/reclaim.py) ---------- */

@@ -37,10 +37,18 @@ struct charge_result {
 
 int64_t page_counter_ceiling(int64_t max);
 
+/*
+ * lowered_from: whole pages, and in the bits below whether max was stored since, and
+ * a number that goes up each time.  See prepare_lowering().
+ */
+#define LOWERED ((int64_t)1)
+#define LOWERED_ONE ((int64_t)2)
+#define LOWERED_PAGES (~(int64_t)4095)
+
 /* The same for a group that may have been above `max`, its limit, when that was set. */
 static inline int64_t memcg_ceiling(const struct mem_cgroup *memcg, int64_t max)
 {
-	int64_t from = load_relaxed(&memcg->lowered_from);
+	int64_t from = load_relaxed(&memcg->lowered_from) & LOWERED_PAGES;
 	int64_t bound = load_relaxed(&memcg->bounded_to);
 	int64_t ceiling = page_counter_ceiling(max);
 

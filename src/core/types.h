@@ -134,7 +134,7 @@ struct mem_cgroup {
 	_Atomic int64_t granted_until; /* above the ceiling, after a refusal */
 	_Atomic int64_t wanted; /* the largest allocation refused since reclaim last looked */
 	_Atomic int64_t
-		lowered_from; /* the usage that max was set below of; 0 once it is not above */
+		lowered_from; /* the usage that max was set below of, see prepare_lowering() */
 	_Atomic int64_t bounded_to; /* where the ceiling ends in any case; 0: nowhere */
 	uint8_t spare[8];
 	char name[256];

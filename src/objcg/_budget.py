@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import allocate_lock
+from _thread import RLock
 
 from . import _core, _location, _registry, _sharers, limits
 from ._container import Cgroups
@@ -95,8 +95,9 @@ _LEAST_PERIOD = 0.01
 _TRIM_PERIOD = 1.0
 
 _cgroups = Cgroups()
-# Held from before a measurement until what was set by it is known to the next.
-_measuring = allocate_lock()
+# Held from before a measurement until what was set by it is known to the next. By one thread once:
+# a signal's handler that runs in the middle of one must not begin another, nor wait for it.
+_measuring = RLock()
 # What root's max was last set to here, and the bound of its ceiling.
 _in_force: int | None = None
 _bound: int | None = None
@@ -141,8 +142,14 @@ def lowest(charged: int) -> tuple[int, int]:
 
 
 def follow() -> None:
-    """Have root's max follow the container's limit from now on, until it is set otherwise."""
+    """Have root's max follow the container's limit from now on, until it is set otherwise.
+
+    Raises OSError where the limit cannot be read now, for want of a descriptor or of memory.
+    """
     global _in_force, _bound  # noqa: PLW0603
+    follows = limits.measure is not None
+    if follows and _measuring._is_owned():  # type: ignore[attr-defined]
+        return
     # before the limit is there: whoever goes over it must find the reclaimer
     limits.start()
     with _measuring:
@@ -150,7 +157,12 @@ def follow() -> None:
         _bound = None
         limits.measure = measure
         _core.set_auto(True)  # positional only
-        _core.forced(_measure)
+        try:
+            _core.forced(_measure)
+        except OSError:
+            if not follows:
+                stop()
+            raise
     # it may be asleep for ever
     _core.wake_reclaimer()
 
@@ -167,13 +179,18 @@ def measure() -> None:
 
     Does nothing while another thread does it, or this one (in a pending call, or a finaliser).
     """
-    if time.monotonic() - _measured < _LEAST_PERIOD or not _measuring.acquire(blocking=False):
+    if time.monotonic() - _measured < _LEAST_PERIOD or not _measure_begins():
         return
     try:
         if limits.measure is not None:
-            _measure()
+            _measure_again()
     finally:
         _measuring.release()
+
+
+def _measure_begins() -> bool:
+    owned = _measuring._is_owned()  # type: ignore[attr-defined]  # threading's own use it, too
+    return not owned and _measuring.acquire(blocking=False)
 
 
 def at_rest() -> AbstractContextManager[object]:
@@ -192,6 +209,16 @@ def _measure() -> None:
         _set()
 
 
+def _measure_again() -> None:
+    """Do so; or soon, where there is no descriptor or memory to look with: what is set holds."""
+    try:
+        _measure()
+    except OSError as error:
+        if error.errno not in _location.SHORTAGES:
+            raise
+        _core.set_reclaimer_period(_PERIOD)
+
+
 def _look() -> tuple[Limit | None, int, int]:
     """Return the limit, what is charged, and the RSS beyond that at start-up, of one moment.
 
@@ -203,7 +230,7 @@ def _look() -> tuple[Limit | None, int, int]:
     for _ in range(_LOOKS):
         before = root._current()
         limit = _cgroups.nearest()
-        rss, _ = _location.resident(os.getpid()) or (0, 0)
+        rss, _ = _location.resident(os.getpid(), shortages=True) or (0, 0)
         after = root._current()
         if limit is None or abs(after - before) <= margin(limit.limit) // _RESERVE_SHARE:
             break
@@ -283,12 +310,12 @@ def _after_fork_parent() -> None:
 def _after_fork_child() -> None:
     """In the child: a thread of the parent may have been in the middle of a measurement."""
     global _measuring, _in_force, _forked  # noqa: PLW0603
-    _measuring = allocate_lock()
+    _measuring = RLock()
     if limits.measure is not None:
         _forked = time.monotonic()
         _in_force = _registry.root()._read()["max"]
         with _measuring:
-            _core.forced(_measure)
+            _core.forced(_measure_again)
 
 
 # After those of enable(): the child has its own region, in which siblings see it, and a reclaimer.

@@ -12,8 +12,9 @@ one above the other (a pod's, its containers', a systemd slice's), and none of t
   namespace both are "/".
 
 Guarantees: every limit that is visible from here, up to the topmost mounted cgroup, and in v1 also
-what the kernel says of those above. Never raises for what it finds there. Assumes: nothing; a limit
-above a v2 mount cannot be seen by anybody inside.
+what the kernel says of those above. Never raises for what it finds there; but where this process
+cannot look now, for want of a descriptor or memory, that is an OSError, and not no limit. Assumes:
+nothing; a limit above a v2 mount cannot be seen by anybody inside.
 
 See Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, and proc_pid_mountinfo(5).
 """
@@ -21,6 +22,7 @@ See Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, and proc_pid_
 from __future__ import annotations
 
 from . import _core
+from ._location import SHORTAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,13 +71,16 @@ class Cgroups:
         self._levels: list[tuple[str, bool]] = []
 
     def limits(self) -> list[Limit]:
-        """Return the limits that hold now; none when there is no limit, or none can be seen."""
+        """Return the limits that hold now; none when there is no limit, or none can be seen.
+
+        Raises OSError where they cannot be read for want of a descriptor or of memory.
+        """
         # A process may be moved, and a forked one look anew: that is one small file. What is
         # mounted is in a long one.
         membership = _read(f"{self._proc}/cgroup") or ""
         if membership != self.membership:
             self._levels = list(self._find(membership))
-            self.membership = membership
+            self.membership = membership  # not before they were found
         found = (_limit_v2(path) if v2 else _limit_v1(path) for path, v2 in self._levels)
         return [limit for limit in found if limit is not None]
 
@@ -109,8 +114,9 @@ class Cgroups:
                     if v2 or (rest[0] == "cgroup" and "memory" in rest[2].split(",")):
                         point = _unescaped(fields[4]).rstrip("/")
                         yield _unescaped(fields[3]), point, v2
-        except OSError:
-            return
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
 
 
 def _memberships(text: str) -> dict[bool, str]:
@@ -203,7 +209,9 @@ def _number(text: str | None) -> int | None:
 def _read(path: str) -> str | None:
     try:
         return _core.read_now(path).decode(errors="surrogateescape")
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
         # ENODEV: the cgroup was removed while it was read
         return None
 

@@ -270,17 +270,22 @@ def start_time(pid: int) -> int | None:
     return int(fields[19])
 
 
-def resident(pid: int) -> tuple[int, int] | None:
+def resident(pid: int, *, shortages: bool = False) -> tuple[int, int] | None:
     """Return the resident set of process `pid` in bytes, as ps shows it; None: no such process.
 
-    And what of it is shared: files that are mapped, and shared memory.
+    And what of it is shared: files that are mapped, and shared memory. Where that cannot be read
+    for want of descriptors or memory: None, or with `shortages` an OSError, with one of SHORTAGES.
 
     From statm and not smaps_rollup, which walks all page tables and keeps the process from
     changing its mappings meanwhile. On Linux 6.2 to 6.16 it may be off by 128 KiB and more a CPU.
     """
     try:
         _, pages, shared, *_ = map(int, _core.read_now(f"/proc/{pid}/statm").split())
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if shortages and error.errno in SHORTAGES:
+            raise
         return None
     page = os.sysconf("SC_PAGESIZE")
     return pages * page, shared * page

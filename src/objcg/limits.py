@@ -14,6 +14,7 @@ import errno
 import sys
 
 from . import _core, _registry
+from . import reclaim as reclaiming
 from .errors import MemoryLimitExceeded, removed
 from .reclaim import Handle, active, reclaim
 
@@ -53,8 +54,9 @@ class Callback:
             _core.write_unraisable(error, self.fn)
 
 
-# What happened on other threads, for callbacks only: the reclaimer thread calls them.
-_notices: list[tuple[Group, str]] = []
+# What happened on other threads, for callbacks only: the reclaimer thread calls them, and of one
+# kind once, however often it happened meanwhile.
+_notices: dict[tuple[Group, str], None] = {}
 _started = False
 
 # While root's max is "auto": measures it anew (_budget.py, which most programs do not load).
@@ -71,8 +73,11 @@ def start() -> None:
 def restart_in_child() -> None:
     """Start it again in a forked child, where threads are gone."""
     _notices.clear()
+    reclaiming.forget_other_threads()
     if _started:
         _core.start_reclaimer()
+        # what was flagged in the parent is flagged here, too, and wakes nobody again
+        _core.wake_reclaimer()
 
 
 def on(group: Group, event: str, fn: Callable[[Group, str], object]) -> Handle:
@@ -116,7 +121,7 @@ def _notify(group: Group, event: str) -> None:
 
 def _notify_later(group: Group, event: str) -> None:
     if any(True for _ in _callbacks(group, event)):
-        _notices.append((group, event))
+        _notices[group, event] = None
         _core.wake_reclaimer()
 
 
@@ -163,7 +168,9 @@ def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | N
 
 def service() -> None:
     """Do what was flagged since the last call. For the core only, on the reclaimer thread."""
+    reclaiming.run_in_background()
     try:
+        _core.take_back_exceptions()
         if measure is not None:
             measure()
         handled = set()
@@ -172,10 +179,11 @@ def service() -> None:
             if group is not None:
                 handled.add((group, event))
                 _serve(group, event)
-        while _notices:
-            group, event = _notices.pop(0)
-            if (group, event) not in handled:
-                _notify(group, event)
+        # what is added from now on has woken us again: at the program's end none is waited for
+        for notice in list(_notices):
+            _notices.pop(notice, None)
+            if notice not in handled:
+                _notify(*notice)
     except BaseException as error:  # noqa: BLE001  # the core has nobody to give it to
         _core.write_unraisable(error, service)
 

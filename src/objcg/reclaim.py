@@ -12,6 +12,7 @@ next one has to wait, see `_Backoff`.
 from __future__ import annotations
 
 import gc
+import os
 import time
 from _thread import get_ident
 
@@ -69,7 +70,12 @@ class _Shrinker:
     def __call__(self, group: Group, nbytes: int) -> None:
         try:
             _core.unforced(self.fn, group, nbytes)
-        except BaseException as error:  # noqa: BLE001  # another's mistake must not stop reclaim
+        except Exception as error:  # noqa: BLE001  # another's mistake must not stop reclaim
+            _core.write_unraisable(error, self.fn)
+        except BaseException as error:
+            # a signal's handler has run in there, and means to end the program
+            if get_ident() != _background:
+                raise
             _core.write_unraisable(error, self.fn)
 
 
@@ -153,6 +159,17 @@ class _Backoff:
 
 _backoff = _Backoff()
 
+# The reclaimer thread, on which no signal's handler runs and nobody catches anything.
+_background: int | None = None
+
+# The thread that collects garbage here, and those that fork. A forked child does not know that the
+# thread which was in the middle of a collection is gone, and CPython never collects there again. A
+# program of one thread has no such other but for us: so who forks waits for it (seconds at most:
+# a finalizer may wait for who forks), and none begins meanwhile.
+_collector: int | None = None
+_forking: set[int] = set()
+_FORK_PATIENCE = 5.0
+
 # Threads inside reclaim. A shrinker that goes over a limit itself must not start another one.
 _reclaiming: set[int] = set()
 
@@ -160,6 +177,45 @@ _reclaiming: set[int] = set()
 def active() -> bool:
     """Return whether this thread is reclaiming already."""
     return get_ident() in _reclaiming
+
+
+def run_in_background() -> None:
+    """Tell that this is the reclaimer thread."""
+    global _background  # noqa: PLW0603
+    _background = get_ident()
+
+
+def forget_other_threads() -> None:
+    """In a forked child: others, one of which may get the same ident, are gone."""
+    global _background  # noqa: PLW0603
+    _background = None
+    _reclaiming.intersection_update({get_ident()})
+
+
+def _before_fork() -> None:
+    own = get_ident()
+    _forking.add(own)
+    deadline = time.monotonic() + _FORK_PATIENCE
+    while _collector not in {None, own} and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _after_fork_parent() -> None:
+    _forking.discard(get_ident())
+
+
+def _after_fork_child() -> None:
+    global _collector  # noqa: PLW0603
+    _forking.clear()
+    if _collector != get_ident():
+        _collector = None
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_parent,
+    after_in_child=_after_fork_child,
+)
 
 
 def reclaim(group: Group, nbytes: int, limit: int | None = None) -> int:
@@ -245,13 +301,21 @@ def _shrink(shrinker: _Shrinker, group: Group, target: int) -> bool:
 
 def _collect(group: Group, target: int, limit: int | None) -> bool:
     """Run the garbage collector if it may help; return whether `group` is at `target` bytes."""
+    global _collector  # noqa: PLW0603
     before = group._current()
     if before <= target:
         return True
     if limit is not None and not _backoff.allows(group, before, limit):
         return False
+    # where another thread is at it CPython does nothing either
+    if _collector is not None or _forking:
+        return False
     start = time.monotonic()
-    _core.unforced(gc.collect)
+    try:
+        _collector = get_ident()
+        _core.unforced(gc.collect)
+    finally:
+        _collector = None
     after = group._current()
     if limit is not None:
         _backoff.collected(group, before, after, limit, time.monotonic() - start)

@@ -46,6 +46,57 @@ static void check_limit(void)
 	check_rest(blocks);
 }
 
+/* --- a limit is set far below the usage while somebody charges -------------------- */
+
+#define MIB ((int64_t)1 << 20)
+
+static int64_t passed[2];
+
+/* It was so before, and the limit has been raised since. */
+static void group_above_an_older_limit(void)
+{
+	struct charge_result result = {0, 0, 0};
+
+	make_cpus(2);
+	a = make_group(root(), "a");
+	expect(page_counter_try_charge(a, 16 * MIB, BOUND_MAX, &result), "16 MiB were refused");
+	page_counter_set_max(a, MIB);
+	page_counter_set_max(a, 64 * MIB);
+}
+
+static bool charge_16_bytes(struct cpu *cpu)
+{
+	struct charge_result result = {0, 0, 0};
+	bool charged;
+
+	section_enter(cpu);
+	charged = page_counter_try_charge(a, 16, BOUND_CEILING, &result);
+	if (charged)
+		page_counter_uncharge(a, 16);
+	section_exit(cpu);
+	return charged;
+}
+
+static void charger_of_16_bytes(void)
+{
+	passed[0] = charge_16_bytes(cpus[0]);
+	passed[0] &= charge_16_bytes(cpus[0]);
+}
+
+static void lowering_limiter(void)
+{
+	page_counter_set_max(a, MIB);
+	passed[1] = charge_16_bytes(cpus[1]);
+}
+
+static void check_lowered(void)
+{
+	expect(passed[0] && passed[1], "a small charge was refused: %d, after max was set: %d",
+	       passed[0] == 0, passed[1] == 0);
+	page_counter_uncharge(a, 16 * MIB);
+	check_rest(blocks);
+}
+
 /* --- two charges of which one fits ------------------------------------------------ */
 
 /* a has the limit; the charges come from two and from one levels below. */
@@ -237,6 +288,15 @@ const struct scenario charge_scenarios[] = {
 		.check = check_limit,
 		.preemptions = UNBOUNDED,
 		.delays = UNBOUNDED,
+	},
+	{
+		.name = "charge-lower-max",
+		.about = "max is set far below the usage, again, while a small block is charged",
+		.setup = group_above_an_older_limit,
+		.fibers = {{"charger", charger_of_16_bytes}, {"limiter", lowering_limiter}},
+		.check = check_lowered,
+		.preemptions = 3,
+		.delays = 1,
 	},
 	{
 		.name = "refused-charge",

@@ -250,6 +250,66 @@ def test_a_limit_that_comes_later_is_found_at_the_next_wake_up(tree: Tree) -> No
     assert printed == ["None", "True"]
 
 
+def test_without_descriptors_to_look_with_what_was_measured_holds(tree: Tree) -> None:
+    printed = words(
+        """
+        import resource
+        from objcg import limits
+        def use_up():
+            held = []
+            try:
+                while True:
+                    held.append(os.dup(0))
+            except OSError:
+                return held
+        def looks():
+            before = _budget._measured
+            objcg._core.wake_reclaimer()
+            return eventually(lambda: _budget._measured > before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = use_up()
+        try:
+            root.max = "auto"
+        except OSError as error:
+            print(error.errno, root.max, limits.measure)
+        for fd in held:
+            os.close(fd)
+        root.max = "auto"
+        before = root.max
+        time.sleep(0.02)
+        held = use_up()
+        print(looks(), root.max == before)
+        for fd in held:
+            os.close(fd)
+        becomes(1024, 600)
+        print(eventually(lambda: root.max < before))
+        """,
+        tree,
+    )
+    assert printed == ["24", "None", "None", "True", "True", "True"]
+
+
+def test_a_signal_in_the_middle_of_a_measurement_may_ask_for_one(tree: Tree) -> None:
+    """Of a handler that sets it, too: it neither waits for itself nor measures twice at once."""
+    printed = words(
+        """
+        import signal
+        signal.signal(signal.SIGALRM, lambda *_: setattr(root, "max", "auto"))
+        look = _budget._cgroups.nearest
+        asked = []
+        def nearest():
+            if not asked:
+                asked.append(os.kill(os.getpid(), signal.SIGALRM))
+            return look()
+        _budget._cgroups.nearest = nearest
+        root.max = "auto"
+        print(len(asked), root.max < 1024 * MIB, objcg.limits.measure is not None)
+        """,
+        tree,
+    )
+    assert printed == ["1", "True", "True"]
+
+
 @pytest.mark.parametrize("value", ["5 * MIB", "None", "'max'", "2**40"])
 def test_any_other_value_ends_it(tree: Tree, value: str) -> None:
     printed = words(

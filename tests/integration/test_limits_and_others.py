@@ -1,0 +1,265 @@
+"""Limits beside what else a program does: tracers, signals, forks, threads of no context, exits.
+
+Each in a process of its own, as most of it cannot be undone.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .programs import interpreters, run_checked, run_python
+
+# 3.12 warns of a fork() beside the reclaimer's thread.
+NO_WARNING = ("-W", "ignore::DeprecationWarning")
+FILL = """
+def fill(n=100_000):
+    held = []
+    for _ in range(n):
+        held.append(bytes(1000))
+"""
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_a_program_that_is_traced_gets_its_error(python: str) -> None:
+    """3.11 looks for pending calls before all else where a tracer is set: it must find none."""
+    printed = run_checked(
+        f"""
+import sys, objcg
+objcg.enable()
+group = objcg.group("/traced", max="8M")
+{FILL}
+def tracer(frame, event, argument):
+    return tracer
+sys.settrace(tracer)
+try:
+    with group:
+        fill()
+except objcg.MemoryLimitExceeded:
+    sys.settrace(None)
+    print("stopped", objcg.audit().drift)
+""",
+        python=python,
+    )
+    assert printed == ["stopped", "0"]
+
+
+def test_a_signal_that_ends_the_program_does_so_in_a_shrinker_too() -> None:
+    result = run_python(f"""
+import os, signal, sys, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+sent = []
+def shrink(group, nbytes):
+    if not sent:
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+    for _ in range(1000):
+        pass
+objcg.register_shrinker(shrink, group)
+{FILL}
+with group:
+    fill()
+""")
+    assert (result.returncode, result.stdout, result.stderr) == (75, "", "")
+
+
+def test_a_shrinker_that_exits_on_the_reclaimer_is_reported_and_ends_nothing() -> None:
+    result = run_python(f"""
+import sys, threading, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+objcg.register_shrinker(lambda group, nbytes: sys.exit(1), group)
+{FILL}
+def stopped():
+    with group:
+        try:
+            fill()
+        except MemoryError:  # by the time that was reported it may be at the ceiling
+            print("stopped", flush=True)
+thread = threading.Thread(target=stopped)
+thread.start()
+thread.join()
+""")
+    assert (result.returncode, result.stdout) == (0, "stopped\n")
+    assert "SystemExit: 1" in result.stderr
+
+
+def test_a_thread_that_was_there_before_is_stopped_like_the_others() -> None:
+    printed = run_checked(f"""
+import threading, objcg
+{FILL}
+begin, result = threading.Event(), []
+def worker():
+    begin.wait()
+    try:
+        fill(200_000)
+    except MemoryError as error:
+        result.append(type(error).__name__)
+thread = threading.Thread(target=worker)
+thread.start()
+objcg.enable()
+objcg.root.memory.max = "64M"
+begin.set()
+thread.join()
+print(*result, objcg.root.memory.events["raised"], objcg.audit().drift)
+""")
+    assert printed == ["MemoryLimitExceeded", "1", "0"]
+
+
+def test_a_thread_that_waited_is_not_stopped_for_what_was_long_ago() -> None:
+    """It was over, blocked before it was stopped, and there has been room for long."""
+    printed = run_checked("""
+import socket, threading, time, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+ours, its = socket.socketpair()
+shared, result, armed = [], [], []
+take_back = objcg._core.take_back_exceptions
+objcg._core.take_back_exceptions = lambda: armed.append(take_back())
+def worker():
+    with group:
+        try:
+            while group.memory.current < (8 << 20) + 2000:
+                shared.append(bytes(100))
+            result.append(its.recv(1))
+        except objcg.MemoryLimitExceeded:
+            result.append("stopped")
+thread = threading.Thread(target=worker)
+thread.start()
+deadline = time.monotonic() + 20
+while not group.memory.events["raised"] and thread.is_alive() and time.monotonic() < deadline:
+    time.sleep(0.01)
+# from here on it is in recv(), with an error set, or was stopped on its way there
+shared.clear()
+before = len(armed)
+while not (len(armed) > before and armed[-1] == 0 or result) and time.monotonic() < deadline:
+    time.sleep(0.01)
+ours.send(b"x")
+thread.join()
+print(*result, objcg.audit().drift)
+""")
+    assert printed in (["b'x'", "0"], ["stopped", "0"])
+
+
+def test_callbacks_are_called_for_what_the_program_does_not_for_what_they_do() -> None:
+    """One that allocates in a group that is over would call itself for ever."""
+    printed = run_checked("""
+import time, objcg
+objcg.enable()
+held = [bytes(1000) for _ in range(50_000)]
+calls = []
+def alert(group, event):
+    calls.append(event)
+    ["%s %s" % (group.path, i) for i in range(2000)]
+def shrink(group, nbytes):
+    calls.append("shrink")
+objcg.root.on("high", alert)
+objcg.register_shrinker(shrink)
+objcg.root.memory.high = "32M"
+held.append([bytes(1000) for _ in range(1000)])
+deadline = time.monotonic() + 20
+while "high" not in calls and time.monotonic() < deadline:
+    time.sleep(0.01)
+time.sleep(0.2)
+before = len(calls)
+time.sleep(0.5)
+print("high" in calls, len(calls) - before)
+""")
+    called, again = printed
+    assert called == "True"
+    # the loop that waits allocates, too; a callback that calls itself came thousands of times
+    assert int(again) < 20
+
+
+def test_callbacks_that_are_slow_are_called_once_for_all_that_happened_meanwhile() -> None:
+    printed = run_checked("""
+import time, objcg
+from objcg import limits
+objcg.enable()
+group = objcg.group("/g", max="8M")
+calls = []
+def alert(group, event):
+    calls.append(event)
+    time.sleep(0.05)
+group.on("max", alert)
+group.on("raised", alert)
+errors, held = 0, []
+def one():
+    with group:
+        held.append(bytes(100))
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    try:
+        one()
+    except MemoryError:
+        errors += 1
+print(errors > 100, len(limits._notices) <= 2, len(calls) <= 40)
+""")
+    assert printed == ["True"] * 3
+
+
+def test_a_child_reclaims_whatever_the_reclaimer_was_doing_at_the_fork() -> None:
+    printed = run_checked(
+        """
+import os, threading, time, objcg
+objcg.enable()
+group = objcg.group("/g", high="8M")
+calls, inside = [], threading.Event()
+def shrink(group, nbytes):
+    calls.append(nbytes)
+    inside.set()
+    time.sleep(0.3)
+objcg.register_shrinker(shrink, group)
+with group:
+    held = [bytes(1000) for _ in range(12_000)]
+assert inside.wait(20)
+if os.fork() == 0:
+    calls.clear()
+    deadline = time.monotonic() + 20
+    with group:
+        while not calls and time.monotonic() < deadline:
+            held.append(bytes(1000))
+            time.sleep(0.001)
+    print(bool(calls), objcg.audit().drift, flush=True)
+    os._exit(0)
+os.wait()
+""",
+        *NO_WARNING,
+    )
+    assert printed == ["True", "0"]
+
+
+def test_a_child_collects_garbage_whatever_the_reclaimer_was_doing_at_the_fork() -> None:
+    """CPython takes a collection that was under way at a fork for one that never ends."""
+    printed = run_checked(
+        """
+import gc, os, threading, time, weakref, objcg
+objcg.enable()
+group = objcg.group("/g", high="8M")
+inside = threading.Event()
+class Slow:
+    def __del__(self):
+        inside.set()
+        time.sleep(0.01)
+class Node:
+    pass
+def cycle(of):
+    one, other = of(), of()
+    one.other, other.other = other, one
+    return weakref.ref(one)
+gc.disable()
+for _ in range(20):
+    cycle(Slow)
+with group:
+    held = [bytes(1000) for _ in range(12_000)]
+assert inside.wait(20)
+if os.fork() == 0:
+    node = cycle(Node)
+    gc.collect()
+    print(node() is None, flush=True)
+    os._exit(0)
+os.wait()
+""",
+        *NO_WARNING,
+    )
+    assert printed == ["True"]
