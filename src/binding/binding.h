@@ -186,6 +186,8 @@ PyObject *context_bind(PyObject *function, const char *how);
 extern struct cpu *gil_cpu; /* of the main interpreter's GIL */
 
 int hooks_prepare(void);
+/* Code of this range is refused nothing that it asks of PyMem_Realloc(). The GIL is held. */
+void hooks_never_refuse(uintptr_t start, uintptr_t end);
 void hooks_install(void);
 int hooks_installed(void);
 /* The object allocator that was there before. */
@@ -312,6 +314,10 @@ int with_prepare(void);
 
 PyObject *group_remove(PyObject *group, PyObject *force);
 extern PyMethodDef tree_methods[];
+
+/* --- py_greenlet.c ------------------------------------------------------- */
+
+extern PyMethodDef greenlet_methods[];
 
 /* --- py_limits.c --------------------------------------------------------- */
 

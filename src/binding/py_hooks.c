@@ -341,6 +341,39 @@ static inline void *hook_calloc(enum domain domain, size_t nelem, size_t elsize)
 DEFINE_HOOKS(object, DOMAIN_OBJECT)
 DEFINE_HOOKS(mem, DOMAIN_MEM)
 
+/*
+ * What is asked for by code of [refuse_never, + its size), see py_greenlet.c.  It takes the
+ * place of mem_realloc() when there is such code, so that nobody else pays for it.
+ */
+static uintptr_t refuse_never;
+static uintptr_t refuse_never_size;
+
+static void *mem_realloc_by_caller(void *ctx, void *p, size_t size)
+{
+	uintptr_t caller = (uintptr_t)__builtin_return_address(0);
+	void *q = mem_realloc(ctx, p, size);
+
+	if (unlikely(!q) && caller - refuse_never < refuse_never_size) {
+		charges_forced++;
+		q = mem_realloc(ctx, p, size);
+		charges_forced--;
+	}
+	return q;
+}
+
+void hooks_never_refuse(uintptr_t start, uintptr_t end)
+{
+	PyMemAllocatorEx mem;
+
+	refuse_never = start;
+	refuse_never_size = end - start;
+	PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &mem);
+	if (mem.realloc != mem_realloc)
+		return; /* tracemalloc is before us */
+	mem.realloc = mem_realloc_by_caller;
+	PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem);
+}
+
 /* --- allocators of libraries --------------------------------------------- */
 
 /*

@@ -74,10 +74,12 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
  * KeyboardInterrupt out of its frames for the same reason.
  */
 static const char *const uninterruptible[] = {
-	"_colorize",  "anyio",	   "ast",    "asyncio",	  "atexit",    "codecs",    "concurrent",
-	"contextlib", "encodings", "gevent", "greenlet",  "importlib", "linecache", "logging",
-	"objcg",      "outcome",   "queue",  "selectors", "sniffio",   "threading", "tokenize",
-	"traceback",  "trio",	   "uvloop", "warnings",  "weakref",
+	"_colorize", "anyio",	   "ast",	 "asyncio",   "atexit",
+	"codecs",    "concurrent", "contextlib", "encodings", "gevent",
+	"greenlet",  "importlib",  "linecache",	 "logging",   "multiprocessing",
+	"objcg",     "outcome",	   "queue",	 "selectors", "sniffio",
+	"threading", "tokenize",   "traceback",	 "trio",      "uvloop",
+	"warnings",  "weakref",
 };
 
 static int is_program_frame(PyFrameObject *frame)

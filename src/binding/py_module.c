@@ -404,6 +404,7 @@ PyMODINIT_FUNC PyInit__core(void)
 	    PyModule_AddFunctions(module, numpy_methods) < 0 ||
 	    PyModule_AddFunctions(module, outside_methods) < 0 ||
 	    PyModule_AddFunctions(module, fault_methods) < 0 ||
+	    PyModule_AddFunctions(module, greenlet_methods) < 0 ||
 	    PyModule_AddFunctions(module, native_methods) < 0 || add_layout(module) < 0)
 		goto failed;
 	Py_INCREF(&GroupBase_Type);

@@ -65,6 +65,7 @@ def enable(*, migration: bool = True) -> None:
         atexit.register(_core.at_root(_at_exit))
         os.register_at_fork(after_in_child=_after_fork)
         _imports.when_imported(("multiprocessing.util",), _leave_with_multiprocessing)
+        _imports.when_imported(("greenlet._greenlet",), _core.guard_greenlet)
         # last, as no_file below: under -W error it raises
         _numpy.install()
     if no_file is not None:

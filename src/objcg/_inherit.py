@@ -1,4 +1,4 @@
-"""Inheritance where contexts are not copied: threads, and the jobs of a ThreadPoolExecutor.
+"""Inheritance where contexts are not copied: threads, and the jobs of thread pools.
 
 A new thread begins with an empty context, and a pool's thread keeps the one it began with. So the
 functions that start threads, and the pool's work items, are wrapped where the standard library
@@ -6,7 +6,9 @@ keeps them. What a program sees stays as it was: only the callable that is hande
 by one in C that adds no frame to tracebacks.
 
 Pool threads themselves belong to root. They outlive the job they were started for, and an idle
-one would keep that job's group from ever being empty.
+one would keep that job's group from ever being empty. So do the threads by which multiprocessing
+hands on what any task sends and receives: an error in one of them, for the limit of the task that
+came first, would lose what others sent, and nobody would learn of it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _POOL = "concurrent.futures.thread"
+_OLDER_POOL = "multiprocessing.pool"
 
 # The same function goes by several names, and keeps doing so. The private ones of `threading` are
 # what Thread.start() calls: up to Python 3.12 the first, from 3.13 on the second. That module takes
@@ -35,8 +38,20 @@ _STARTERS = (
 )
 
 
-# Modules whose threads are a pool's, too: they run every job in the context of who submitted it.
-_POOL_THREADS = frozenset({"anyio._backends._asyncio", "anyio._backends._trio"})
+# Threads that belong to root, by the module of their class: pools that run every job in the context
+# of who submitted it, and who hands on the jobs of a ProcessPoolExecutor.
+_POOL_THREADS = frozenset(
+    {"anyio._backends._asyncio", "anyio._backends._trio", "concurrent.futures.process"}
+)
+# And by the module of the function that they run.
+_POOL_FUNCTIONS = frozenset(
+    {
+        "multiprocessing.managers",
+        _OLDER_POOL,
+        "multiprocessing.queues",
+        "multiprocessing.resource_sharer",
+    }
+)
 
 
 def install() -> None:
@@ -52,6 +67,7 @@ def install() -> None:
 
     # importing it here would cost every program logging and queue
     _imports.when_imported((_POOL,), _patch_pool)
+    _imports.when_imported((_OLDER_POOL,), _patch_older_pool)
 
 
 class _Starter:
@@ -78,7 +94,12 @@ class _Starter:
 
 def _is_of_pool(function: object) -> bool:
     """Return whether this is what a thread of a pool begins with (``Thread._bootstrap``)."""
-    return type(getattr(function, "__self__", None)).__module__ in _POOL_THREADS
+    thread = getattr(function, "__self__", None)
+    if type(thread).__module__ in _POOL_THREADS:
+        return True
+    # which may be anything
+    module = getattr(getattr(thread, "_target", None), "__module__", None)
+    return isinstance(module, str) and module in _POOL_FUNCTIONS
 
 
 def _patch_pool(module: types.ModuleType) -> None:
@@ -105,3 +126,24 @@ def _patch_pool(module: types.ModuleType) -> None:
 
     item.__init__ = __init__
     executor._adjust_thread_count = _adjust_thread_count
+
+
+def _patch_older_pool(module: types.ModuleType) -> None:
+    """Have the jobs of a ThreadPool run as those of a ThreadPoolExecutor do."""
+    import functools  # which the pool's module has imported
+
+    pool = module.ThreadPool
+
+    def patch(name: str) -> None:
+        original = getattr(pool, name)
+
+        @functools.wraps(original)
+        def method(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
+            job = _core.bind_job(func) if callable(func) else func
+            return original(self, job, *args, **kwargs)
+
+        setattr(pool, name, method)
+
+    # the others call these
+    for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
+        patch(name)

@@ -91,7 +91,8 @@ def register_shrinker(fn: Callable[[Group, int], object], group: Group | None = 
     above its ``memory.low`` and others can give enough.
 
     It runs as a task of root, on the main thread or the reclaimer thread, between any two
-    bytecodes of what runs there: it must not wait for a lock that the program may hold. How much
+    bytecodes of what runs there: it must not wait for a lock that the program may hold, nor let
+    other greenlets run (as gevent's sleep() does). How much
     it freed is measured, too, so the number it returns is not relied on. An exception goes to
     `sys.unraisablehook`.
 

@@ -18,6 +18,7 @@ import pytest
 import objcg
 
 from .charges import RESIDUE, charge_of_payload, payload, within
+from .programs import run_checked
 
 Held = list[bytes]
 
@@ -222,3 +223,79 @@ def test_pool_initializer_does_not_belong_to_the_group_of_the_first_job(
     ):
         assert executor.submit(objcg.current_group).result(10) == fresh_group
     assert seen == [objcg.root]
+
+
+# ---- multiprocessing: who hands on, and threads as a pool --------------------------------------
+def test_jobs_of_a_multiprocessing_thread_pool_belong_to_who_submitted_them() -> None:
+    printed = run_checked("""
+        import objcg
+        from multiprocessing.pool import ThreadPool
+        objcg.enable()
+        one, other = objcg.group("/one"), objcg.group("/other")
+        def where(*_):
+            return objcg.current_group().path
+        with one:
+            pool = ThreadPool(2)
+        with other:
+            print(pool.apply(where), *pool.map(where, [0]), *pool.imap(where, [0]))
+            print(*pool.imap_unordered(where, [0]), *pool.starmap(where, [(0, 0)]))
+            print(pool.apply_async(func=where).get(), one.tasks)
+        print(pool.apply(where))
+        pool.terminate()
+        pool.join()
+        print(objcg.audit().drift)
+        """)
+    assert printed == ["/other"] * 6 + ["0", "/", "0"]
+
+
+def test_what_others_send_is_not_lost_for_the_limit_of_who_sent_first() -> None:
+    """A queue's thread is started at the first put()."""
+    printed = run_checked("""
+        import multiprocessing, objcg
+        objcg.enable()
+        one, other = objcg.group("/one", max="8M"), objcg.group("/other")
+        queue = multiprocessing.Queue()
+        with one:
+            queue.put(1)
+        queue.get(timeout=30)
+        try:
+            with one:
+                held = []
+                while True:
+                    held.append(bytes(100))
+        except MemoryError:
+            pass
+        with other:
+            for _ in range(20):
+                queue.put(bytes(1_000_000))
+        print(sum(len(queue.get(timeout=30)) for _ in range(20)), one.tasks)
+        """)
+    assert printed == ["20000000", "0"]
+
+
+def test_results_of_other_processes_come_whatever_the_first_to_ask_has_left() -> None:
+    printed = run_checked(
+        """
+        import multiprocessing, objcg
+        from concurrent.futures import ProcessPoolExecutor
+        def page(size):
+            return bytes(size)
+        objcg.enable()
+        one, other = objcg.group("/one", max="8M"), objcg.group("/other")
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            with one:
+                pool.submit(page, 1).result(timeout=30)
+            try:
+                with one:
+                    held = []
+                    while True:
+                        held.append(bytes(100))
+            except MemoryError:
+                pass
+            with other:
+                print(len(pool.submit(page, 1_000_000).result(timeout=30)), one.tasks)
+        """,
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+    assert printed == ["1000000", "0"]

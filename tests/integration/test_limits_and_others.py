@@ -5,12 +5,17 @@ Each in a process of its own, as most of it cannot be undone.
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from .programs import interpreters, run_checked, run_python
 
 # 3.12 warns of a fork() beside the reclaimer's thread.
 NO_WARNING = ("-W", "ignore::DeprecationWarning")
+needs_greenlet = pytest.mark.skipif(
+    importlib.util.find_spec("greenlet") is None, reason="greenlet is not installed"
+)
 FILL = """
 def fill(n=100_000):
     held = []
@@ -263,3 +268,47 @@ os.wait()
         *NO_WARNING,
     )
     assert printed == ["True"]
+
+
+@needs_greenlet
+@pytest.mark.parametrize("first", ["greenlet", "objcg"])
+@pytest.mark.parametrize(
+    "fill",
+    [
+        "while group.memory.current < (8 << 20) - 20_000: held.append(bytes(100))",
+        "while group.memory.current < (8 << 20) + 1_000: held.append(bytes(100))",
+        "held.extend(map(bytes, itertools.repeat(100)))",
+    ],
+    ids=["below max", "over max", "at the ceiling"],
+)
+def test_a_greenlet_that_is_switched_at_its_limit_does_not_end_the_process(
+    first: str, fill: str
+) -> None:
+    """Greenlet copies its stack then, over 32 KiB here, and ends the process if it may not."""
+    printed = run_checked(f"""
+import {first}
+import collections, itertools, greenlet, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+main = greenlet.getcurrent()
+held = collections.deque()
+def deep(n):
+    if n:
+        list(map(deep, (n - 1,)))
+        return
+    try:
+        {fill}
+    except MemoryError:
+        pass
+    main.switch("switched")
+def work():
+    with group:
+        try:
+            deep(60)
+        except MemoryError:
+            pass
+    return "ended"
+worker = greenlet.greenlet(work)
+print(worker.switch(), group.memory.current > 8_300_000, worker.switch(), objcg.audit().drift)
+""")
+    assert printed == ["switched", "True", "ended", "0"]
