@@ -21,12 +21,19 @@ objcg = sys.modules.get("objcg")
 # Of one module. What hangs longer is shown by faulthandler, and fails.
 SECONDS = 900
 
+# Tests that are left out, by module: they hang without objcg as well.
+LEFT_OUT = {
+    # waits for ever for a client, where there is a device of virtual sockets but no way to itself
+    "test_socket": "*.ThreadedVSOCKSocketStreamTest.*",
+}
+
 
 def regrtest(results: str, module: str) -> int:
     """Run a module of CPython's own tests, as `python -m test MODULE` does."""
     import runpy
 
-    sys.argv = ["test", f"--junit-xml={results}.xml", f"--timeout={SECONDS}", module]
+    options = [f"--ignore={LEFT_OUT[module]}"] if module in LEFT_OUT else []
+    sys.argv = ["test", f"--junit-xml={results}.xml", f"--timeout={SECONDS}", *options, module]
     try:
         runpy.run_module("test", run_name="__main__", alter_sys=False)
     except SystemExit as error:
