@@ -7,6 +7,7 @@ measurements of the same round. What is reported is the median over the rounds, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -199,13 +200,15 @@ def read_result(path: str, name: str | None = None) -> dict[str, Any]:
 class Progress:
     """A line on a terminal that is rewritten; nothing where there is no terminal."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, stream: TextIO | None = sys.stderr) -> None:
         self._stream = stream
 
     def __call__(self, text: str) -> None:
         """Show what is being done; the empty text removes the line."""
-        if self._stream.isatty():
-            print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
+        # none that is closed; and what was measured is worth more than the line on a terminal
+        if self._stream is not None and self._stream.isatty():
+            with contextlib.suppress(OSError):
+                print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
 
 
 def with_quartiles(row: Row, name: str, digits: int = 0, *, unit: float = 1) -> str:

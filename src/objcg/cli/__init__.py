@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
+import io
 import sys
 
+from .output import discard, tell
 from .parser import CliError, build_parser, split_program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
 # As a shell has it: 128 + SIGINT.
 _INTERRUPTED = 130
@@ -23,31 +28,40 @@ def main(argv: list[str] | None = None) -> int:
     0: done; 1: what was asked for failed; 2: wrong use. Errors are one line on stderr.
     "objcg run" returns the status of the program.
     """
-    arguments = sys.argv[1:] if argv is None else argv
     try:
-        options, program = split_program(arguments)
-        parsed = build_parser(options[0] if options else None).parse_args(options)
-        if parsed.verb == "run":
-            from . import run
-
-            if argv is None:
-                # else this command is not what the process was started by
-                run.see_native(wanted=not parsed.no_native)
-            return run.run(parsed, program)
-        # What one-shot commands make has no cycles, and ten thousand groups are much to look at.
-        if parsed.verb in {"autopsy", "move", "ps", "set", "tree"}:
-            gc.disable()
-        # the verbs are modules of this package
-        verb = importlib.import_module(f".{parsed.verb}", __package__)
-        status: int = verb.run(parsed)
-        sys.stdout.flush()
+        return _main(sys.argv[1:] if argv is None else argv, is_command=argv is None)
     except CliError as error:
-        print(f"objcg: {error}", file=sys.stderr)
+        tell(str(error))
         return error.status
     except BrokenPipeError:
-        # "objcg tree | head": nobody reads on. What is in the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # "objcg tree | head": nobody reads on
+        discard(sys.stdout)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _main(arguments: list[str], *, is_command: bool) -> int:
+    """Run the command; `is_command`: the process was started by it."""
+    options, program = split_program(arguments)
+    parsed = build_parser(options[0] if options else None).parse_args(options)
+    if parsed.verb != "run":
+        return _run_verb(parsed)
+    from . import run
+
+    if is_command:
+        run.see_native(wanted=not parsed.no_native)
+    return run.run(parsed, program)
+
+
+def _run_verb(parsed: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # names may have what its encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # What one-shot commands make has no cycles, and ten thousand groups are much to look at.
+    if parsed.verb in {"autopsy", "move", "ps", "set", "tree"}:
+        gc.disable()
+    # the verbs are modules of this package
+    verb = importlib.import_module(f".{parsed.verb}", __package__)
+    status: int = verb.run(parsed)
     return status

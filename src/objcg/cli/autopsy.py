@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from objcg import region
 from objcg._sizes import format_size
 
+from .output import say
 from .parser import CliError
-from .process import is_pid, no_region, read_process
+from .process import is_pid, no_region, number, read_process
 from .table import counts, heading, printable, stat_table, table, task_table
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ def run(options: argparse.Namespace) -> int:
             "over": [each.to_json() for each in over],
             "largest": [{"path": path, "own": size} for path, size in own],
         }
-        print(found.to_json_text(report))
+        say(found.to_json_text(report))
         return 0
     stat = stat_table(found) if options.stat else []
     lines = [heading(found), *_summary(found, state, over, own)]
-    print("\n".join([*lines, "", *table(found), *stat, *task_table(found)]))
+    say("\n".join([*lines, "", *table(found), *stat, *task_table(found)]))
     return 0
 
 
@@ -104,7 +105,7 @@ def largest(found: Region) -> list[tuple[str, int]]:
 def _find(process: str | None) -> Region:
     if process is not None and not is_pid(process):
         return read_process(process, tasks=True)
-    dead = region.find_dead(None if process is None else int(process))
+    dead = region.find_dead(None if process is None else number(process))
     for path in dead:
         try:
             return region.read(path, tasks=True)
@@ -114,7 +115,7 @@ def _find(process: str | None) -> Region:
     if process is None:
         msg = "no dead process of this user has left a region: one that exits by itself does not"
         raise CliError(msg)
-    if region.find(int(process)) is not None:
+    if region.find(number(process)) is not None:
         return read_process(process)
     reason = no_region(process)
     msg = f"{reason}; nor has it left one, which only a process that was killed does"

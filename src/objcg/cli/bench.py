@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from objcg import bench
 from objcg.bench import plots, runner
 
-from .parser import CliError, WrongUse
+from .output import say
+from .parser import CliError, Parser, WrongUse
 
 if TYPE_CHECKING:
     from objcg.bench import Benchmark
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     if options.name is None:
         if options.arguments:
             raise WrongUse(f"bench: which? {_accepted()} (see 'objcg bench')")
-        print(_list())
+        say(_list())
         return 0
     try:
         benchmark = bench.load(options.name)
@@ -77,7 +78,7 @@ def _show(benchmark: Benchmark, asked: argparse.Namespace, result: dict[str, Any
             f"{benchmark.NAME}: {benchmark.DESCRIPTION}\n{result['machine']}\n"
             f"{result['python']}\n\n{benchmark.table(rows)}"
         )
-    print(text)
+    say(text)
     if asked.plot is not None:
         try:
             plots.draw(benchmark, result, asked.plot)
@@ -99,13 +100,8 @@ _OUTPUT = ("json", "markdown", "plot", "source")
 """The options, as argparse names them, that do not concern how it is measured."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise WrongUse(f"{message} (see '{self.prog} --help')")
-
-
 def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"objcg bench {benchmark.NAME}",
         description=f"Measure {benchmark.DESCRIPTION}.",
         allow_abbrev=False,

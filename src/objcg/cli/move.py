@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from objcg import _layout, _paths, outside
 from objcg.region import RegionError
 
+from .output import say
 from .parser import CliError, WrongUse
-from .process import find_group, read_process
+from .process import find_group, number, read_process
 from .table import printable
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def run(options: argparse.Namespace) -> int:
     done = outcome is outside.Outcome.DONE
     if options.json:
         report = {"pid": found.pid, "task": task.id, "name": task.name, "from": task.group}
-        print(json.dumps({**report, "to": path, "moved": done}))
+        say(json.dumps({**report, "to": path, "moved": done}))
     elif done:
-        print(f"task {task.id} ({printable(task.name)}) moved from {task.group} to {path}")
+        say(printable(f"task {task.id} ({task.name}) moved from {task.group} to {path}"))
     else:
-        print(f"task {task.id} ({printable(task.name)}) will be in {path} when it allocates next")
+        say(printable(f"task {task.id} ({task.name}) will be in {path} when it allocates next"))
     return 0
 
 
@@ -58,7 +59,7 @@ def _task(found: Region, wanted: str) -> TaskInfo:
     """Return the task with the id or else the name `wanted`."""
     tasks = found.tasks or []
     if wanted.isascii() and wanted.isdigit():
-        matches = [task for task in tasks if task.id == int(wanted)]
+        matches = [task for task in tasks if task.id == number(wanted)]
         if matches:
             return matches[0]
     matches = [task for task in tasks if task.name == wanted]

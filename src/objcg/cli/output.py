@@ -1,15 +1,73 @@
-"""Files that a verb writes where its user asked for them."""
+"""What a verb writes: standard output and error, and files where its user asked for them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
+import sys
+
+from .parser import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
+
+
+def say(text: str) -> None:
+    """Print what was asked for, and a newline. Raises CliError, BrokenPipeError."""
+    with standard_output() as out:
+        print(text, file=out)
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Give standard output, which is flushed at the end.
+
+    Raises:
+        CliError: It is closed or cannot be written, by what is inside or at the end.
+        BrokenPipeError: Nobody reads on.
+    """
+    if sys.stdout is None:
+        # python found it closed
+        raise CliError("cannot write standard output: it is closed")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(sys.stdout)
+        raise CliError(f"cannot write standard output: {error.strerror}") from error
+
+
+def tell(text: str) -> None:
+    """Print a line to standard error, for the user to know; where it cannot be, go on."""
+    # print() takes None, which is what is there when it is closed, for standard output
+    if sys.stderr is None:
+        return
+    from .table import printable
+
+    try:
+        # there may be names in it that another program has chosen
+        print(f"objcg: {printable(text)}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Have what is in the buffer of `stream` and all that follows go nowhere.
+
+    At exit Python would try once more to write it, fail, and end with 120.
+    """
+    # one that is no file, as a test may put there, has no descriptor: ValueError
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
 
 
 @contextlib.contextmanager

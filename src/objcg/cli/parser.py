@@ -66,9 +66,17 @@ def _width() -> int:
         return 78
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One that prints and fails as all of the command line does."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
+
+    def print_help(self, file: object = None) -> None:
+        """Print it to standard output, wherever `file` would have it."""
+        from .output import say
+
+        say(self.format_help().removesuffix("\n"))
 
     def error(self, message: str) -> NoReturn:
         msg = f"{message} (see '{self.prog} --help')"
@@ -110,7 +118,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     It knows all verbs, or if `verb` is one, that one only: to make them all takes a sixth of the
     time that Python takes to start.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="objcg",
         description="Memory control groups for the threads and asyncio tasks of a Python process.",
         allow_abbrev=False,
@@ -118,7 +126,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     # prog: else it is found out by formatting a usage message, for which more is imported
     verbs = parser.add_subparsers(
-        prog="objcg", dest="verb", metavar="VERB", required=True, parser_class=_Parser
+        prog="objcg", dest="verb", metavar="VERB", required=True, parser_class=Parser
     )
     for name in [verb] if verb in _VERBS else _VERBS:
         _VERBS[name](verbs)
@@ -396,5 +404,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version  # slow
 
-        print(f"objcg {version('objcg')}")
+        from .output import say
+
+        say(f"objcg {version('objcg')}")
         parser.exit()

@@ -13,11 +13,22 @@ if TYPE_CHECKING:
     from objcg.region import GroupInfo, Region
 
 _LARGEST_PID = 2**22
+# of a number with 64 bits, and fewer than 2**64 has
+_MOST_DIGITS = 19
 
 
 def is_pid(process: str) -> bool:
     """Return whether `process` is the number of one, and not the name of a file."""
     return process.isascii() and process.isdigit() and not os.path.exists(process)
+
+
+def number(digits: str) -> int:
+    """Return the number of a process or a task that `digits` are; 2**64, which none has, for more.
+
+    int() takes no more than some thousand digits.
+    """
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MOST_DIGITS else 2**64
 
 
 def no_region(pid: str) -> CliError:
@@ -33,7 +44,7 @@ def find_process(process: str) -> str:
     """Return the region file of `process`, a PID or the path of one. Raises CliError."""
     path: str | None = process
     if is_pid(process):
-        path = region.find(int(process)) if int(process) <= _LARGEST_PID else None
+        path = region.find(number(process)) if number(process) <= _LARGEST_PID else None
         if path is None:
             raise no_region(process)
     assert path is not None  # noqa: S101

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from objcg import region
 from objcg._sizes import format_size
 
+from .output import say
 from .process import read_all_live
 from .table import aligned, counts, printable
 
@@ -25,10 +26,10 @@ def run(options: argparse.Namespace) -> int:
     if options.all:
         regions.extend(_dead())
     if options.json:
-        print(json.dumps({"processes": [_to_json(found) for found in regions]}))
+        say(json.dumps({"processes": [_to_json(found) for found in regions]}))
     else:
         # numbers to the right
-        print("\n".join(aligned([_HEADINGS, *map(_row, regions)], left={1, 6, 7})))
+        say("\n".join(aligned([_HEADINGS, *map(_row, regions)], left={1, 6, 7})))
     return 0
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import select
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from objcg import region
 from objcg._sizes import format_size
 from objcg.views.watch import State, Watch
 
+from .output import tell
 from .parser import CliError, WrongUse
 from .process import read_process
 from .table import printable
@@ -80,15 +80,14 @@ def run(options: argparse.Namespace) -> int:
 def _record(writer: Writer, watch: Watch, interval: float, duration: float | None) -> int:
     process = watch.latest.region
     name = f"process {process.pid} ({printable(process.command)})"
-    print(f"objcg: recording {name} into {writer.path}", file=sys.stderr)
+    tell(f"recording {name} into {writer.path}")
     with _Waiter(process.pid) as waiter:
         ending = _samples(writer, watch, waiter, interval, duration)
     writer.end(ending)
     samples, groups, size = writer.totals
-    print(
-        f"objcg: {_ENDINGS[ending]}: {samples} samples and {groups} groups written; "
-        f"{writer.path} has {format_size(size)}",
-        file=sys.stderr,
+    tell(
+        f"{_ENDINGS[ending]}: {samples} samples and {groups} groups written; "
+        f"{writer.path} has {format_size(size)}"
     )
     return 0
 
@@ -117,7 +116,7 @@ def _samples(
             unread += 1
             if unread >= _MOST_UNREAD or stopped:
                 raise
-            print(f"objcg: a sample is missing: {error}", file=sys.stderr)
+            tell(f"a sample is missing: {error}")
             continue
         if sample.state is not State.RUNNING:
             return str(sample.state.value)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from .output import written
+from .output import standard_output, written
 from .parser import CliError, WrongUse
 
 if TYPE_CHECKING:
@@ -66,9 +65,8 @@ def _csv(recording: Recording, output: str | None) -> None:
     from objcg.views.recording import export
 
     if output is None:
-        with _told("standard output"):
-            export.write(recording, sys.stdout)
-            sys.stdout.flush()
+        with standard_output() as out:
+            export.write(recording, out)
         return
     with _told(output), written(output) as file:
         export.write(recording, file)

@@ -66,8 +66,10 @@ def see_native(*, wanted: bool) -> None:
         preload.clean_up()
         return
     why_not = preload.ensure()
-    if why_not is not None:
-        print(f"objcg: the memory of C libraries is not seen: {why_not}", file=sys.stderr)
+    if why_not is not None and sys.stderr is not None:
+        # past sys.stderr, in which what cannot be written would stay until the program's end
+        with contextlib.suppress(OSError):
+            os.write(2, f"objcg: the memory of C libraries is not seen: {why_not}\n".encode())
 
 
 def _writable(path: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from objcg import _paths, _sizes, outside
 from objcg.region import RegionError
 
+from .output import say
 from .parser import CliError, WrongUse
 from .process import find_group, read_process
 from .table import printable
@@ -41,9 +42,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         after = {**before, **knobs, "low": knobs.get("low", before["low"]) or None}
         report = {"pid": found.pid, "path": path, "current": group.current}
-        print(json.dumps({**report, **after, "before": before}))
+        say(json.dumps({**report, **after, "before": before}))
     else:
-        print(_text(found.pid, group, before, knobs))
+        say(_text(found.pid, group, before, knobs))
     return 0
 
 

@@ -14,6 +14,7 @@ from .process import find_process
 
 if TYPE_CHECKING:
     import argparse
+    from typing import TextIO
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
         raise CliError(
             f'objcg top needs Textual: pip install "objcg[top]" ({type(error).__name__}: {error})'
         ) from error
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        which = "output" if sys.stdin.isatty() else "input"
+    if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
+        which = "output" if _is_terminal(sys.stdin) else "input"
         raise CliError(
             f"objcg top needs a terminal, and standard {which} is none; "
             "'objcg tree' prints the groups once"
@@ -38,6 +39,11 @@ def run(options: argparse.Namespace) -> int:
     app = TopApp(_watch(options.process), options.interval)
     app.run()
     return app.return_code or 0
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    # python has None for what it found closed
+    return stream is not None and stream.isatty()
 
 
 def _watch(process: str | None) -> Watch | None:

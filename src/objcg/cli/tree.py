@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from .output import say
 from .parser import CliError
 from .process import read_all_live, read_process
 from .sums import add_up, sum_table
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the tree that was asked for; return the exit status."""
     if options.process is not None:
         found = read_process(options.process, tasks=options.tasks)
-        print(found.to_json_text() if options.json else _text(found, options))
+        say(found.to_json_text() if options.json else _text(found, options))
         return 0
     regions = read_all_live(tasks=options.tasks)
     if not regions:
@@ -29,12 +30,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         processes = ", ".join(found.to_json_text() for found in regions)
         sums = json.dumps([each.to_json() for each in add_up(regions)])
-        print(f'{{"processes": [{processes}], "sum": {sums}}}')
+        say(f'{{"processes": [{processes}], "sum": {sums}}}')
         return 0
     texts = [_text(found, options) for found in regions]
     if len(regions) > 1:
         texts.append("\n".join([f"all {len(regions)} processes", *sum_table(add_up(regions))]))
-    print("\n\n".join(texts))
+    say("\n\n".join(texts))
     return 0
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from objcg import region
 from objcg.views.watch import Watch
 
+from .output import say, tell
 from .parser import CliError
 from .process import find_process, read_all_live
 from .table import printable
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _announce(address: str) -> None:
     # alone in its line, for whoever reads it by a program
-    print(address, flush=True)
-    print("objcg: who has this address can set limits; Ctrl-C ends", file=sys.stderr)
+    say(address)
+    tell("who has this address can set limits; Ctrl-C ends")
 
 
 def _watch(process: str | None) -> Watch:
