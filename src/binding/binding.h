@@ -350,6 +350,10 @@ extern PyMethodDef reclaimer_methods[];
 
 extern PyMethodDef run_methods[];
 
+/* --- py_exit.c ----------------------------------------------------------- */
+
+extern PyMethodDef exit_methods[];
+
 /* --- py_bench.c ---------------------------------------------------------- */
 
 extern PyMethodDef bench_methods[];

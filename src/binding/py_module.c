@@ -399,6 +399,7 @@ PyMODINIT_FUNC PyInit__core(void)
 	    PyModule_AddFunctions(module, reclaimer_methods) < 0 ||
 	    PyModule_AddFunctions(module, tree_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||
+	    PyModule_AddFunctions(module, exit_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_methods) < 0 ||
 	    PyModule_AddFunctions(module, bench_native_methods) < 0 ||
 	    PyModule_AddFunctions(module, numpy_methods) < 0 ||

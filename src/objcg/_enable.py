@@ -63,6 +63,7 @@ def enable(*, migration: bool = True) -> None:
         _registry.begin(Group)
         _inherit.install()
         atexit.register(_core.at_root(_at_exit))
+        _leave_with_os_exit()
         os.register_at_fork(after_in_child=_after_fork)
         _imports.when_imported(("multiprocessing.util",), _leave_with_multiprocessing)
         _imports.when_imported(("greenlet._greenlet",), _core.guard_greenlet)
@@ -150,6 +151,19 @@ def _at_exit() -> None:
     path = _core.region_path()
     if path is not None:
         _location.remove(path)
+
+
+def _leave_with_os_exit() -> None:
+    """Have the file taken away by ``os._exit()``, too, which is how forked children end."""
+    import posix
+
+    original = posix._exit
+    exit_now = _core.wrap_exit(original)
+    if exit_now is not None:
+        # `os` has it from there, unless somebody has put something else in its place
+        for module in (posix, os):
+            if module._exit is original:
+                setattr(module, "_exit", exit_now)  # noqa: B010  # mypy: it is no variable
 
 
 def _after_fork() -> None:
