@@ -228,8 +228,8 @@ print(seen == [child])
 
 
 def test_what_killed_children_leave_behind_does_not_pile_up(tmp_path: Path) -> None:
-    # One child of PRUNING prunes, by its number: that none of so many does has a chance of exp(-12),
-    # wherever the numbers fall.
+    # One child of PRUNING prunes, by its number: that none of so many does has a chance of
+    # exp(-12), wherever the numbers fall.
     words = run_forking(
         """
 from objcg import _location

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import pickle
 import posix
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .programs import environment, objcg, run, run_python
+from .programs import objcg, run, run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,43 +125,29 @@ os._exit(7)
     assert process["state"] == "exited"
 
 
+# Prints all by which a program could tell.
+LOOKS = """
+import os, inspect
+f = os._exit
+print([repr(f), f.__name__, f.__qualname__, f.__module__, f.__self__, f.__doc__])
+print([f.__text_signature__, inspect.signature(f), type(f), dir(f)])
+"""
+
+
 def test_it_is_the_function_that_it_was() -> None:
-    bare = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os, inspect; f = os._exit; print([repr(f), f.__name__, f.__qualname__, "
-            "f.__module__, repr(f.__self__), f.__doc__, f.__text_signature__, "
-            "str(inspect.signature(f)), type(f).__name__, hasattr(f, '__wrapped__')])",
-        ],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    assert run_python("import objcg; objcg.enable()" + LOOKS).stdout == run_python(LOOKS).stdout
     # this process has objcg on
-    function = os._exit
-    assert posix._exit is function
-    assert pickle.loads(pickle.dumps(function)) is function
-    seen = [
-        repr(function),
-        function.__name__,
-        function.__qualname__,
-        function.__module__,
-        repr(function.__self__),  # type: ignore[attr-defined]
-        function.__doc__,
-        function.__text_signature__,  # type: ignore[attr-defined]
-        str(inspect.signature(function)),
-        type(function).__name__,
-        hasattr(function, "__wrapped__"),
-    ]
-    assert bare.stdout == f"{seen}\n"
+    assert posix._exit is os._exit
+    assert pickle.loads(pickle.dumps(os._exit)) is os._exit
 
 
 @pytest.mark.parametrize(
     "call",
-    ["'x'", "", "1, 2", "1.0", "None", "2 ** 31", "-2 ** 31 - 1", "2 ** 80", "state=1"]
-    + ["1, status=1", "status='x'", "type('I', (), {'__index__': lambda self: 1 // 0})()"],
+    [
+        *("'x'", "", "1, 2", "1.0", "None", "2 ** 31", "-2 ** 31 - 1", "2 ** 80"),
+        *("state=1", "1, status=1", "status='x'"),
+        "type('I', (), {'__index__': lambda self: 1 // 0})()",
+    ],
 )
 def test_a_wrong_call_is_the_same_error_and_nothing_else(call: str, folder: Path) -> None:
     code = f"""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
+    from _typeshed import SupportsWrite
+
     _Verbs = argparse._SubParsersAction[Any]
 
 _SIZES = 'SIZE is a number of bytes or text such as "512M", "1.5GiB" or "max"'
@@ -72,13 +74,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
 
-    def print_help(self, file: object = None) -> None:
-        """Print it to standard output, wherever `file` would have it."""
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print how it is used. Raises CliError when standard output cannot be written."""
         from .output import say
 
-        say(self.format_help().removesuffix("\n"))
+        if file is None:
+            say(self.format_help().removesuffix("\n"))
+        else:
+            super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
+        """Raise WrongUse."""
         msg = f"{message} (see '{self.prog} --help')"
         raise WrongUse(msg)
 
