@@ -62,7 +62,11 @@ def folders() -> list[str]:
     """Return where region files may be, the preferred folder first. None need exist."""
     chosen = os.environ.get("OBJCG_DIR")
     if chosen:
-        return [os.path.abspath(chosen)]
+        try:
+            return [os.path.abspath(chosen)]
+        except OSError:
+            # the current folder has been deleted, and so what was in it
+            return [chosen]
     found = []
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isabs(runtime):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from objcg.region import Region
 
+_NO_FOLDER = "the current folder has been deleted"
+
 
 def run(options: argparse.Namespace, program: Program | None) -> int:
     """Run the program as plain python would; return its exit status."""
@@ -74,11 +76,15 @@ def see_native(*, wanted: bool) -> None:
 
 def _writable(path: str) -> str:
     """Return the absolute path of the report: the program may go to another folder."""
-    path = os.path.abspath(path)
-    why = why_unwritable(path)
+    found = _absolute(path)
+    if os.path.isabs(found):
+        found = os.path.normpath(found)
+        why = why_unwritable(found)
+    else:
+        why = _NO_FOLDER
     if why is not None:
-        raise WrongUse(f"argument --report: cannot write {path!r}: {why}")
-    return path
+        raise WrongUse(f"argument --report: cannot write {found!r}: {why}")
+    return found
 
 
 def _check_script(path: str) -> None:
@@ -86,6 +92,9 @@ def _check_script(path: str) -> None:
         msg = "a program on standard input cannot be run: give a script, -m MODULE or -c CODE"
         raise WrongUse(msg)
     if os.path.isdir(path):
+        # "." still is one
+        if not os.path.isabs(_absolute(path)):
+            raise WrongUse(f"can't open {path!r}: {_NO_FOLDER}")
         return
     try:
         os.close(os.open(path, os.O_RDONLY))
@@ -110,9 +119,11 @@ def _set_path(program: Program) -> tuple[str, str]:
     where python would put nothing there (-I, -P).
     """
     has_own = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
-    if has_own:
-        # python put the folder of objcg's own script there
+    cwd = _current_folder()
+    if has_own and (cwd is not None or sys.modules["__main__"].__spec__ is None):
+        # python put the folder of objcg's own script there; or the current one, for -m
         del sys.path[0]
+    first: str | None
     if program.kind == "file":
         path = _absolute(program.target)
         if _has_importer(path):
@@ -120,17 +131,27 @@ def _set_path(program: Program) -> tuple[str, str]:
             return "path", path
         first = os.path.dirname(os.path.realpath(path))
     elif program.kind == "module":
-        path, first = program.target, os.getcwd()
+        path, first = program.target, cwd
     else:
         path, first = program.target, ""
-    if has_own:
+    if has_own and first is not None:
         sys.path.insert(0, first)
     return program.kind, path
 
 
 def _absolute(path: str) -> str:
-    """Return `path` as ``__file__`` and tracebacks have it: `_Py_abspath` does not normalise."""
-    return os.path.join(os.getcwd(), path)
+    """Return `path` as ``__file__`` and tracebacks have it: `_Py_abspath` does not normalise.
+
+    It stays as it is where the current folder has been deleted.
+    """
+    return os.path.join(_current_folder() or "", path)
+
+
+def _current_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _has_importer(path: str) -> bool:
