@@ -7,10 +7,14 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* The frames and the recursion depth of the code that called us. */
@@ -198,6 +202,54 @@ static PyObject *run_main(PyObject *module, PyObject *args)
 	return PyLong_FromLong(status);
 }
 
+/*
+ * A descriptor that is kept while the program runs, so that its tree can be printed
+ * and written though it has left none: that imports modules and reads /proc.
+ */
+#define SPARE_NUMBER 255 /* out of the way: the program gets the numbers that it would */
+
+static int spare = -1;
+static struct stat spare_info;
+
+/* keep_descriptor(): where there is none to be had, goes without. */
+static PyObject *keep_descriptor(PyObject *module, PyObject *unused)
+{
+#ifdef SYS_memfd_create
+	struct rlimit limit;
+	/* A file of its own, which no other descriptor is one of; MFD_CLOEXEC. */
+	int fd = (int)syscall(SYS_memfd_create, "objcg", 1u);
+
+	if (fd >= 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 0) {
+		int number = limit.rlim_cur > SPARE_NUMBER ? SPARE_NUMBER : (int)limit.rlim_cur - 1;
+
+		spare = fcntl(fd, F_DUPFD_CLOEXEC, number);
+		if (spare >= 0 && fstat(spare, &spare_info) < 0) {
+			close(spare);
+			spare = -1;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+#endif
+	(void)module;
+	(void)unused;
+	Py_RETURN_NONE;
+}
+
+/* release_descriptor(): not the program's, if it has closed ours and got its number. */
+static PyObject *release_descriptor(PyObject *module, PyObject *unused)
+{
+	struct stat info;
+
+	(void)module;
+	(void)unused;
+	if (spare >= 0 && fstat(spare, &info) == 0 && info.st_ino == spare_info.st_ino &&
+	    info.st_dev == spare_info.st_dev)
+		close(spare);
+	spare = -1;
+	Py_RETURN_NONE;
+}
+
 static char *last_words;
 static size_t last_words_len;
 
@@ -233,6 +285,8 @@ static PyObject *write_at_exit(PyObject *module, PyObject *bytes)
 
 PyMethodDef run_methods[] = {
 	{"run_main", run_main, METH_VARARGS, NULL},
+	{"keep_descriptor", keep_descriptor, METH_NOARGS, NULL},
+	{"release_descriptor", release_descriptor, METH_NOARGS, NULL},
 	{"write_at_exit", write_at_exit, METH_O, NULL},
 	{NULL, NULL, 0, NULL},
 };

@@ -134,14 +134,22 @@ def _warn(error: OSError) -> None:
     if _warned:
         return
     _warned = True
-    import warnings
-
-    warnings.warn(
+    text = (
         f"objcg has no region file ({error.strerror or error}): limits work, but 'objcg tree' and "
-        "the like cannot look into this process; set OBJCG_DIR to a folder of yours with mode 0700",
-        RuntimeWarning,
-        stacklevel=3,
+        "the like cannot look into this process; set OBJCG_DIR to a folder of yours with mode 0700"
     )
+    try:
+        import warnings
+    except (OSError, ImportError):
+        # a fork with no descriptor left: it can be said all the same
+        if sys.stderr is not None:
+            try:
+                sys.stderr.write(f"RuntimeWarning: {text}\n")
+            except (OSError, ValueError):
+                # full or closed
+                pass
+        return
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def _at_exit() -> None:

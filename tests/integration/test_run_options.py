@@ -165,3 +165,74 @@ def test_a_long_running_program_can_be_read_by_its_pid_while_it_runs(tmp_path: P
     assert {"/", "/job", "/tenants/small", "/tenants/large"} <= set(groups)
     assert child.returncode == 0
     assert is_tree(errors)
+
+
+# Takes all descriptors that there are.
+TAKES_ALL = """
+import os
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    print(len(held), flush=True)
+"""
+
+
+@pytest.mark.parametrize("limit", ["ulimit -n 16", "ulimit -n 1000", "true"])
+@pytest.mark.parametrize("options", [[], ["--json"], ["--max", "auto"]], ids=" ".join)
+def test_a_program_that_leaves_no_descriptor(
+    limit: str, options: list[str], tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    command = [*OBJCG, *options, "--report", str(report), "-c", TAKES_ALL]
+    result = run(["sh", "-c", f'{limit}; exec "$@"', "sh", *command])
+    plain = run(["sh", "-c", f'{limit}; exec "$@"', "sh", *PYTHON, "-c", TAKES_ALL])
+    assert result.returncode == plain.returncode == 0
+    # one is kept for the end
+    assert int(result.stdout) == int(plain.stdout) - 1
+    assert "/main" in groups_of(report.read_text(encoding="utf-8"))
+    assert "Traceback" not in result.stderr
+    if options == ["--json"]:
+        assert "/main" in groups_of(result.stderr)
+    else:
+        assert "RSS " in result.stderr
+
+
+def test_a_tree_that_cannot_be_shown_is_one_line() -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))"
+    result = run([*OBJCG, "-c", code])
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr.startswith("objcg: the tree cannot be shown: OSError: [Errno 24] ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_program_that_takes_the_spare_descriptors_number_keeps_it(tmp_path: Path) -> None:
+    code = """
+import os, sys
+os.closerange(3, 400)
+files = [open(os.path.join(sys.argv[1], str(i)), "w") for i in range(300)]
+for file in files:
+    file.write("kept")  # in the buffer, until it is closed at the very end
+"""
+    result = run([*OBJCG, "-c", code, tmp_path])
+    assert result.returncode == 0
+    assert is_tree(result.stderr)
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"kept"}
+
+
+def test_a_child_with_no_descriptor_is_warned_of_and_goes_on() -> None:
+    code = (
+        TAKES_ALL
+        + """
+if os.fork() == 0:
+    print(objcg.audit().drift, flush=True)
+    os._exit(0)
+print(os.wait()[1], flush=True)
+"""
+    )
+    result = run([*PYTHON, "-c", "import objcg, objcg._audit; objcg.enable()" + code])
+    assert (result.returncode, result.stdout.split()[1:]) == (0, ["0", "0"])
+    assert result.stderr.startswith("RuntimeWarning: objcg has no region file (")
+    assert "Too many open files)" in result.stderr
+    assert result.stderr.count("\n") == 1

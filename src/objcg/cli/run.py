@@ -56,6 +56,7 @@ def run(options: argparse.Namespace, program: Program | None) -> int:
     # and before the region goes away.
     atexit.register(_core.at_root(_report), os.getpid(), as_json=options.json, file=report)
 
+    _core.keep_descriptor()
     group.__enter__()
     objcg.current_task().name = program.target if program.kind != "command" else "-c"
     return _core.run_main(*_set_path(program), *program.arguments)
@@ -168,8 +169,13 @@ def _report(pid: int, *, as_json: bool, file: str | None) -> None:
     if os.getpid() != pid:
         # a child of fork() that ends by sys.exit() has our atexit handlers
         return
-    with _budget_at_rest():
-        _report_of(_snapshot(), as_json=as_json, file=file)
+    # what follows imports and reads; the program may have left no other
+    _core.release_descriptor()
+    try:
+        with _budget_at_rest():
+            _report_of(_snapshot(), as_json=as_json, file=file)
+    except (OSError, ImportError, MemoryError) as error:
+        _print_error(f"objcg: the tree cannot be shown: {type(error).__name__}: {error}")
 
 
 def _budget_at_rest() -> contextlib.AbstractContextManager[object]:
@@ -184,9 +190,11 @@ def _budget_at_rest() -> contextlib.AbstractContextManager[object]:
 def _report_of(region: Region, *, as_json: bool, file: str | None) -> None:
     lines = []
     if file is not None:
+        # before the file is opened: it imports
+        text = _json(region)
         try:
             with written(file) as out:
-                out.write(_json(region) + "\n")
+                out.write(text + "\n")
         except OSError as error:
             lines.append(f"objcg: cannot write {file!r}: {error.strerror}")
     if as_json:
@@ -262,7 +270,7 @@ def _snapshot() -> Region:
         command=" ".join(sys.orig_argv),
         groups=groups,
         uid=os.geteuid(),
-        start_time=_location.start_time(os.getpid()) or 0,
+        start_time=_core.start_time(),
         flags=FLAG_NATIVE if _core.native_state() is None else 0,
         python=sys.version.split()[0],
         startup=startup,
