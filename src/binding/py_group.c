@@ -2,6 +2,7 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <structmember.h>
 #include <string.h>
@@ -172,6 +173,114 @@ static PyObject *run_inside(PyObject *object, PyObject *name, PyObject *function
 	return result;
 }
 
+/* An attribute of what may be anything; NULL without an error where there is none. */
+static PyObject *attribute(PyObject *object, const char *name)
+{
+	PyObject *value = PyObject_GetAttrString(object, name);
+
+	if (!value)
+		PyErr_Clear();
+	return value;
+}
+
+static int is_partial(PyObject *function)
+{
+	for (PyTypeObject *type = Py_TYPE(function); type; type = type->tp_base)
+		if (strcmp(type->tp_name, "functools.partial") == 0)
+			return 1;
+	return 0;
+}
+
+/* Whether inspect.markcoroutinefunction() was called for it; its mark has two names there. */
+static int is_marked(PyObject *function)
+{
+	static const char *const names[] = {"_is_coroutine_mark", "_is_coroutine_marker"};
+	PyObject *own = attribute(function, "_is_coroutine_marker");
+	PyObject *modules = PyImport_GetModuleDict();
+	PyObject *inspect = own && modules ? PyDict_GetItemString(modules, "inspect") : NULL;
+	int marked = 0;
+
+	for (size_t i = 0; inspect && i < sizeof(names) / sizeof(names[0]); i++) {
+		PyObject *mark = attribute(inspect, names[i]);
+
+		marked |= mark && mark == own;
+		Py_XDECREF(mark);
+	}
+	Py_XDECREF(own);
+	return marked;
+}
+
+/*
+ * The flags of the code that a call runs, as far as inspect.iscoroutinefunction() and
+ * the like would find them, without importing it; 0 for what has no such code.
+ */
+static int code_flags(PyObject *function)
+{
+	PyObject *inner = NULL;
+	int flags = 0;
+
+	while (PyMethod_Check(function))
+		function = PyMethod_GET_FUNCTION(function);
+	if (PyFunction_Check(function)) {
+		flags = ((PyCodeObject *)PyFunction_GET_CODE(function))->co_flags;
+		if (((PyFunctionObject *)function)->func_dict && is_marked(function))
+			flags |= CO_COROUTINE;
+		return flags;
+	}
+	if (PyCFunction_Check(function) || PyType_Check(function))
+		return 0;
+	if (Py_EnterRecursiveCall(" in Group.run()")) {
+		PyErr_Clear(); /* the call itself will say so */
+		return 0;
+	}
+	if (is_partial(function)) {
+		inner = attribute(function, "func");
+		flags = inner ? code_flags(inner) : 0;
+	} else {
+		/* A function of a compiler's, or a proxy of one. */
+		PyObject *code = attribute(function, "__code__");
+		PyObject *number = code ? attribute(code, "co_flags") : NULL;
+
+		if (number && PyLong_Check(number))
+			flags = (int)(PyLong_AsUnsignedLongMask(number) & INT_MAX);
+		Py_XDECREF(number);
+		Py_XDECREF(code);
+		inner = attribute((PyObject *)Py_TYPE(function), "__call__");
+		if (inner && PyFunction_Check(inner))
+			flags |= code_flags(inner);
+		if (is_marked(function))
+			flags |= CO_COROUTINE;
+	}
+	Py_XDECREF(inner);
+	Py_LeaveRecursiveCall();
+	return flags;
+}
+
+/* 0 for what has run when its call returns; else raises TypeError, and returns -1. */
+static int check_runs(PyObject *self, PyObject *function)
+{
+	int flags = code_flags(function);
+
+	if (flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
+		PyErr_Format(
+			PyExc_TypeError,
+			"%R cannot run the generator function %R: its body runs piece by piece "
+			"in the context of whoever iterates over it, after run() has returned; "
+			"run the function that iterates, or use 'with group:' around the parts "
+			"of the body between two yields",
+			self, function);
+	else if (flags & CO_COROUTINE)
+		PyErr_Format(
+			PyExc_TypeError,
+			"%R cannot run the coroutine function %R: its body runs when it is "
+			"awaited, after run() has returned; decorate it by the group (@group), "
+			"or await it inside 'with group:'",
+			self, function);
+	else
+		return 0;
+	return -1;
+}
+
 static PyObject *group_run(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	PyObject *function;
@@ -184,6 +293,8 @@ static PyObject *group_run(PyObject *self, PyObject *args, PyObject *kwargs)
 		return NULL;
 	}
 	function = PyTuple_GET_ITEM(args, 0);
+	if (check_runs(self, function) < 0)
+		return NULL;
 	rest = PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args));
 	if (!rest)
 		return NULL;
@@ -375,7 +486,8 @@ static PyMethodDef group_methods[] = {
 	 "Back to the group that was current at entry."},
 	{"run", (PyCFunction)(void (*)(void))group_run, METH_VARARGS | METH_KEYWORDS,
 	 "run($self, fn, /, *args, **kwargs)\n--\n\nCall fn(*args, **kwargs) in this group; return what "
-	 "it returns.\n\nRaises GroupRemoved (OSError, ENODEV) if the group was removed."},
+	 "it returns.\n\nRaises TypeError for coroutine and generator functions, whose bodies run later, and "
+	 "GroupRemoved\n(OSError, ENODEV) if the group was removed."},
 	{"_run_named", group_run_named, METH_VARARGS, NULL},
 	{"_read", group_read, METH_NOARGS, NULL},
 	{"_current", group_current, METH_NOARGS, NULL},
