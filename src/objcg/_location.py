@@ -24,6 +24,10 @@ KEPT = 32
 PRUNING = 32
 
 _SUFFIX = ".region"
+# Of all users: folders in it are checked in _check().
+_SHARED = "/dev/shm"  # noqa: S108
+# Where XDG_RUNTIME_DIR is, by user.
+_RUNTIME = "/run/user"
 # Of the region's header: where updated_ns is. (`_layout` needs a module that programs need not.)
 _UPDATED = 192
 # The most digits of a PID, and of a start time.
@@ -71,7 +75,29 @@ def folders() -> list[str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isabs(runtime):
         found.append(os.path.join(runtime, "objcg"))
-    found.append(f"/dev/shm/objcg-{os.geteuid()}")  # noqa: S108  # checked in _check()
+    found.append(f"{_SHARED}/objcg-{os.geteuid()}")
+    return found
+
+
+def folders_of_others() -> list[tuple[str, int]]:
+    """Return where files of other users may be, each with the user; none unless we are root.
+
+    None where OBJCG_DIR says where to look: it may be anywhere for a process.
+    """
+    if os.geteuid() or os.environ.get("OBJCG_DIR"):
+        return []
+    found = []
+    for parent, before, after in ((_RUNTIME, "", "/objcg"), (_SHARED, "objcg-", "")):
+        try:
+            names = os.listdir(parent)
+        except OSError:
+            continue
+        users = [name.removeprefix(before) for name in names if name.startswith(before)]
+        found += [
+            (f"{parent}/{before}{user}{after}", int(user))
+            for user in users
+            if user.isascii() and user.isdigit() and len(user) <= _PID_DIGITS and user != "0"
+        ]
     return found
 
 
@@ -98,15 +124,19 @@ def make_folder() -> str:
 
 
 class _Place:
-    """`folder`, opened (O_PATH) inside a with statement. Raises OSError unless it is ours alone."""
+    """`folder`, opened (O_PATH) inside a with statement. Raises OSError unless it is ours alone.
 
-    def __init__(self, folder: str) -> None:
+    Or that of `owner`, another user.
+    """
+
+    def __init__(self, folder: str, owner: int | None = None) -> None:
         self._folder = folder
+        self._owner = os.geteuid() if owner is None else owner
 
     def __enter__(self) -> int:
         self._fd = os.open(self._folder, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _check(os.fstat(self._fd))
+            _check(os.fstat(self._fd), self._owner)
         except OSError:
             os.close(self._fd)
             raise
@@ -116,11 +146,11 @@ class _Place:
         os.close(self._fd)
 
 
-def _check(info: os.stat_result) -> None:
+def _check(info: os.stat_result, owner: int) -> None:
     if not stat.S_ISDIR(info.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a directory")
-    if info.st_uid != os.geteuid():
-        msg = f"it belongs to user {info.st_uid}, not to {os.geteuid()}"
+    if info.st_uid != owner:
+        msg = f"it belongs to user {info.st_uid}, not to {owner}"
         raise PermissionError(errno.EPERM, msg)
     if info.st_mode & 0o077:
         msg = f"others have access to it (mode {stat.S_IMODE(info.st_mode):04o}); chmod it to 0700"
@@ -181,14 +211,18 @@ def child_file(folder: str, start_time: int) -> str:
     return os.path.join(folder, f"{pid}-{start_time}{_SUFFIX}")
 
 
-def files(folder: str, *, shortages: bool = False) -> Iterator[RegionFile]:
+def files(
+    folder: str, *, owner: int | None = None, shortages: bool = False
+) -> Iterator[RegionFile]:
     """Yield the region files in `folder`: nothing when it is not there, or not ours alone.
+
+    Or, with `owner`, not that other user's alone.
 
     Nor when they cannot be listed for want of descriptors or memory, unless `shortages` is true:
     then that raises OSError, with one of SHORTAGES.
     """
     try:
-        with _Place(folder) as place:
+        with _Place(folder, owner) as place:
             found = _files(place, folder)
     except OSError as error:
         if shortages and error.errno in SHORTAGES:

@@ -122,33 +122,39 @@ def find(pid: int) -> str | None:
 
 def find_live() -> list[str]:
     """Return the region files of this user's running processes, by rising PID."""
-    found = {
-        file.pid: file.path
-        for folder in _location.folders()
-        for file in _location.files(folder)
-        if _location.is_running(file)
-    }
+    found = {file.pid: file.path for file in _files() if _location.is_running(file)}
     return [found[pid] for pid in sorted(found)]
 
 
 def find_dead(pid: int | None = None) -> list[str]:
     """Return the region files of this user's dead processes, the one that charged last first.
 
-    Only those whose number was `pid`, if that is given.
+    Only those whose number was `pid`, if that is given; root then finds those of other users, if
+    there are none of its own. Whose they are, their owners tell: a user can put anything in there.
     """
+    files = _files()
+    if pid is not None:
+        files = _files_of(pid) or _files_of_others(pid)
     found = []
-    for folder in _location.folders():
-        for file in _location.files(folder):
-            if pid in {None, file.pid} and not _location.is_running(file):
-                with contextlib.suppress(RegionError):
-                    found.append((read_header(file.path).updated_ns, file.path))
+    for file in files:
+        if not _location.is_running(file):
+            with contextlib.suppress(RegionError):
+                found.append((read_header(file.path).updated_ns, file.path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def _files() -> list[_location.RegionFile]:
+    return [file for folder in _location.folders() for file in _location.files(folder)]
+
+
 def _files_of(pid: int) -> list[_location.RegionFile]:
+    return [file for file in _files() if file.pid == pid]
+
+
+def _files_of_others(pid: int) -> list[_location.RegionFile]:
     return [
         file
-        for folder in _location.folders()
-        for file in _location.files(folder)
+        for folder, owner in _location.folders_of_others()
+        for file in _location.files(folder, owner=owner)
         if file.pid == pid
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -166,3 +168,105 @@ def test_a_folder_that_is_a_link_is_not_used(folder: Path, tmp_path: Path) -> No
         link.symlink_to(folder)
         result = objcg("ps", "--json", folder=link)
     assert json.loads(result.stdout) == {"processes": []}
+
+
+DIES = """
+import os, sys
+import objcg
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+objcg.enable()
+with objcg.group("/tenants"):
+    held = bytes(5 << 20)
+print(os.getpid(), objcg._core.region_path(), flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def died() -> Iterator[tuple[int, Path]]:
+    """A process of another user that was killed, and its file, where they are by default."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    environment = {"OBJCG_DIR": "", "XDG_RUNTIME_DIR": ""}
+    result = run([sys.executable, "-c", DIES], env=environment)
+    assert result.stderr == ""
+    pid, path = result.stdout.split()
+    try:
+        yield int(pid), Path(path)
+    finally:
+        Path(path).unlink()
+        # others' files may be there
+        with contextlib.suppress(OSError):
+            Path(path).parent.rmdir()
+
+
+def autopsy_by_root(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "objcg", "autopsy", *map(str, arguments)]
+    return run(command, env={"OBJCG_DIR": "", "XDG_RUNTIME_DIR": ""})
+
+
+def test_root_finds_what_another_users_process_has_left(died: tuple[int, Path]) -> None:
+    pid, path = died
+    assert path.parent == Path("/dev/shm/objcg-65534")
+    result = autopsy_by_root(pid)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"pid {pid}  ")
+    assert "largest: /tenants, 5." in result.stdout
+    # where it is told where to look, it looks there
+    result = objcg("autopsy", pid, folder=path.parent)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"does, in {path.parent}; of what it left elsewhere, name the file" in result.stderr
+
+
+def test_root_is_not_shown_what_a_user_has_made_up(died: tuple[int, Path]) -> None:
+    pid, path = died
+    shm = Path("/dev/shm")
+    theirs = shm / "objcg-65533"
+    data = path.read_bytes()
+
+    def made(folder: Path, owner: int) -> None:
+        folder.mkdir(mode=0o700)
+        copy = folder / path.name
+        copy.write_bytes(data)
+        os.chown(copy, owner, owner)
+        os.chown(folder, owner, owner)
+
+    try:
+        # of a second user: which of the two is true nobody knows
+        made(theirs, 65533)
+        result = autopsy_by_root(pid)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "several users" in result.stderr
+        assert str(path) in result.stderr
+        assert str(theirs / path.name) in result.stderr
+        assert autopsy_by_root(path).returncode == 0
+
+        # a folder with the name of another user's, and one that others can write to
+        os.chown(theirs, 65532, 65532)
+        assert autopsy_by_root(pid).returncode == 0
+        os.chown(theirs, 65533, 65533)
+        theirs.chmod(0o777)
+        assert autopsy_by_root(pid).returncode == 0
+        # a link in the place of the folder
+        moved = theirs.rename(shm / "objcg-test-moved")
+        moved.chmod(0o700)
+        theirs.symlink_to(moved)
+        os.chown(theirs, 65533, 65533, follow_symlinks=False)
+        assert autopsy_by_root(pid).returncode == 0
+    finally:
+        if theirs.is_symlink():
+            theirs.unlink()
+        for folder in (theirs, shm / "objcg-test-moved"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_others_are_not_shown_what_another_users_process_has_left(died: tuple[int, Path]) -> None:
+    pid, path = died
+    code = AS_NOBODY.replace("65534", "65533")
+    for process in (pid, path):
+        command = [sys.executable, "-c", code, "autopsy", str(process)]
+        result = run(command, env={"OBJCG_DIR": "", "XDG_RUNTIME_DIR": ""})
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.count("\n") == 1

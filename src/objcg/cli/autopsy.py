@@ -7,10 +7,11 @@ when; but counters are in it up to the last one that was changed.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from objcg import region
+from objcg import _location, region
 from objcg._sizes import format_size
 
 from .output import say
@@ -106,6 +107,10 @@ def _find(process: str | None) -> Region:
     if process is not None and not is_pid(process):
         return read_process(process, tasks=True)
     dead = region.find_dead(None if process is None else number(process))
+    if len(set(map(_owner, dead))) > 1:
+        # of other users, for root: one may have made it up
+        msg = f"several users have left a file of such a process; name one: {' '.join(dead)}"
+        raise CliError(msg)
     for path in dead:
         try:
             return region.read(path, tasks=True)
@@ -118,8 +123,18 @@ def _find(process: str | None) -> Region:
     if region.find(number(process)) is not None:
         return read_process(process)
     reason = no_region(process)
-    msg = f"{reason}; nor has it left one, which only a process that was killed does"
+    msg = (
+        f"{reason}; nor has it left one, which only a process that was killed does, in "
+        f"{' or '.join(_location.folders())}; of what it left elsewhere, name the file"
+    )
     raise CliError(msg)
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return None
 
 
 def _age(found: Region) -> float:
