@@ -193,6 +193,9 @@ int hooks_installed(void);
 /* The object allocator that was there before. */
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
+/* Keeps interpreters with a GIL of their own from allocating and freeing. */
+void interpreters_stop(void);
+void interpreters_start(void);
 
 /* For a block from before enable(): see there. */
 #define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */

@@ -85,6 +85,48 @@ struct cpu *cpu_of_thread_state(PyThreadState *ts)
 }
 #endif
 
+/*
+ * Whoever holds the main interpreter's GIL and audits or forks must keep others out as well: they
+ * take the lock of their cpu around all that they do with it.  Nobody else ever wants it.
+ */
+static pthread_mutex_t cpu_locks[CPU_MAX] = {[0 ... CPU_MAX - 1] = PTHREAD_MUTEX_INITIALIZER};
+
+static inline bool has_lock(const struct cpu *cpu)
+{
+	return unlikely(cpu != gil_cpu) && cpu != &no_cpu;
+}
+
+static inline void cpu_lock(const struct cpu *cpu)
+{
+	if (has_lock(cpu))
+		pthread_mutex_lock(&cpu_locks[cpu->index]);
+}
+
+static inline void cpu_unlock(const struct cpu *cpu)
+{
+	if (has_lock(cpu))
+		pthread_mutex_unlock(&cpu_locks[cpu->index]);
+}
+
+/* Before the core's locks, and after those of native and raw memory. */
+void interpreters_stop(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+	pthread_mutex_lock(&interpreters_mutex);
+	for (int i = 0; i < MAX_INTERPRETERS && interpreters[i].interpreter; i++)
+		pthread_mutex_lock(&cpu_locks[interpreters[i].cpu->index]);
+#endif
+}
+
+void interpreters_start(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+	for (int i = 0; i < MAX_INTERPRETERS && interpreters[i].interpreter; i++)
+		pthread_mutex_unlock(&cpu_locks[interpreters[i].cpu->index]);
+	pthread_mutex_unlock(&interpreters_mutex);
+#endif
+}
+
 /* --- object and mem ------------------------------------------------------ */
 
 /*
@@ -120,17 +162,45 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 		thread_cache_now();
 	if (unlikely(!cache->cpu))
 		return NULL; /* more interpreters than we have room for */
+	cpu_lock(cache->cpu);
 	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
+	cpu_unlock(cache->cpu);
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 1);
 	if (likely(p)) {
 		refused_in_a_row = 0;
 	} else if (is_stuck(domain, size)) {
 		charges_forced++;
+		cpu_lock(cache->cpu);
 		p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
+		cpu_unlock(cache->cpu);
 		charges_forced--;
 	}
 	return p;
+}
+
+/* Where there are several interpreters: the fast paths of whose memory it is. */
+static __attribute__((noinline)) void *alloc_of_several(enum domain domain, size_t size, bool zero)
+{
+	struct thread_cache *cache = &thread_cache;
+	struct cpu *cpu;
+	void *p = NULL;
+
+	thread_cache_revalidate(cache);
+	cpu = cache->cpu ? cache->cpu : &no_cpu;
+	cpu_lock(cpu);
+	if (size - 1 < SLAB_SMALL_MAX) {
+		p = kmem_alloc_fast(cpu, cache->task, domain, size);
+		if (!p)
+			p = charged_alloc_next(cpu, load_relaxed(&cache->task->objcg), domain,
+					       size);
+	} else if (size - 1 < SLAB_BLOCK_MAX) {
+		p = kmem_alloc_medium_fast(cpu, cache->task, domain, size);
+	}
+	cpu_unlock(cpu);
+	if (!p)
+		return alloc_slow(domain, size, zero);
+	return zero ? memset(p, 0, size) : p;
 }
 
 /*
@@ -145,15 +215,10 @@ static __attribute__((noinline)) void *alloc_next(enum domain domain, size_t siz
 	void *p = NULL;
 
 	thread_cache_set_row(cache); /* in case the task was moved */
-	if (unlikely(load_relaxed(&several_interpreters))) {
-		thread_cache_revalidate(cache);
-		cpu = cache->cpu ? cache->cpu : &no_cpu;
-		if (size - 1 < SLAB_SMALL_MAX)
-			p = kmem_alloc_fast(cpu, cache->task, domain, size);
-	}
+	if (unlikely(load_relaxed(&several_interpreters)))
+		return alloc_of_several(domain, size, zero);
 	if (size - 1 < SLAB_SMALL_MAX)
-		p = p ? p
-		      : charged_alloc_next(cpu, load_relaxed(&cache->task->objcg), domain, size);
+		p = charged_alloc_next(cpu, load_relaxed(&cache->task->objcg), domain, size);
 	else if (size - 1 < SLAB_BLOCK_MAX)
 		p = kmem_alloc_medium_fast(cpu, cache->task, domain, size);
 	if (unlikely(!p))
@@ -212,6 +277,14 @@ static struct cpu *cpu_for_free(void)
 	return cache->cpu;
 }
 
+static void free_ours(struct cpu *cpu, enum domain domain, void *p)
+{
+	cpu_lock(cpu);
+	if (!in_slab_range(p) || !kmem_free_fast(cpu, domain, p))
+		kmem_free(cpu, domain, p);
+	cpu_unlock(cpu);
+}
+
 static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemAllocatorEx *saved,
 						void *p)
 {
@@ -222,8 +295,8 @@ static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemA
 	cpu = cpu_for_free();
 	if (!kmem_is_ours(p) || !cpu)
 		saved->free(saved->ctx, p);
-	else if (!in_slab_range(p) || !kmem_free_fast(cpu, domain, p))
-		kmem_free(cpu, domain, p);
+	else
+		free_ours(cpu, domain, p);
 }
 
 static __attribute__((noinline)) void free_other(enum domain domain, const PyMemAllocatorEx *saved,
@@ -299,7 +372,9 @@ static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, voi
 	cache = thread_cache_get();
 	if (unlikely(!cache->cpu))
 		return NULL;
+	cpu_lock(cache->cpu);
 	q = kmem_realloc(cache->cpu, cache->task, domain, p, size, &result);
+	cpu_unlock(cache->cpu);
 	if (unlikely(result.over || result.high || result.refused))
 		limits_notice(&result, 1);
 	return q;
@@ -417,8 +492,8 @@ static __attribute__((noinline)) void library_free_slow(enum domain domain, void
 
 	if (unlikely(!cpu)) /* more interpreters than we have room for */
 		raw_give_back(domain, p);
-	else if (!in_slab_range(p) || !kmem_free_fast(cpu, domain, p))
-		kmem_free(cpu, domain, p);
+	else
+		free_ours(cpu, domain, p);
 }
 
 static __attribute__((noinline)) void library_free_other(enum domain domain, void *p)
@@ -490,12 +565,14 @@ static void fork_prepare(void)
 {
 	native_freeze();
 	raw_lock();
+	interpreters_stop();
 	kmem_fork_prepare();
 }
 
 static void fork_parent(void)
 {
 	kmem_fork_parent();
+	interpreters_start();
 	raw_unlock();
 	native_thaw();
 }
@@ -506,6 +583,8 @@ static void fork_child(void)
 	raw_lock_reset_after_fork();
 #if PY_VERSION_HEX >= 0x030C0000
 	pthread_mutex_init(&interpreters_mutex, NULL);
+	for (int i = 0; i < MAX_INTERPRETERS && interpreters[i].interpreter; i++)
+		pthread_mutex_init(&cpu_locks[interpreters[i].cpu->index], NULL);
 #endif
 	native_fork_child();
 	limits_after_fork_child();

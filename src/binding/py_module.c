@@ -199,7 +199,9 @@ static PyObject *audit(PyObject *module, PyObject *unused)
 	settle();
 	native_freeze();
 	raw_lock();
+	interpreters_stop();
 	err = audit_run(&audit);
+	interpreters_start();
 	raw_unlock();
 	native_thaw();
 	if (err < 0)

@@ -41,6 +41,7 @@ struct native_thread {
 	struct native_cpu *cpu;	  /* NULL: none yet, or no more */
 	uint32_t inside;	  /* > 0: calls go straight to the C library */
 	bool ended;		  /* its destructor has run: it uses the shared cpu */
+	bool in_shared;		  /* it is between enter and exit of that */
 	_Atomic(void *) deferred; /* freed by a signal handler while inside; see native_free() */
 	struct task *task;	  /* what a thread that C code started allocates as, or NULL */
 };

@@ -135,6 +135,7 @@ struct native_cpu *native_enter_slowly(struct native_thread *self)
 	if (!native) {
 		/* A thread that has ended, or the 1024 cpus are all taken. */
 		pthread_mutex_lock(&shared_lock);
+		self->in_shared = true;
 		native = shared;
 	}
 	pass_gate(native);
@@ -145,6 +146,7 @@ struct native_cpu *native_enter_slowly(struct native_thread *self)
 void native_exit_shared(struct native_cpu *native)
 {
 	(void)native;
+	native_thread.in_shared = false;
 	pthread_mutex_unlock(&shared_lock);
 }
 
@@ -153,9 +155,12 @@ void native_exit_shared(struct native_cpu *native)
 bool native_stop_others(bool wait)
 {
 	struct native_thread *self = &native_thread;
-	/* A thread that is inside its cpu keeps it. (It uses the shared one only if it has none.) */
+	/*
+	 * A thread that is inside its cpu keeps it.  Whether it is, of its own only it knows; the
+	 * shared one may be busy by another thread.
+	 */
 	const struct native_cpu *own = self->cpu ? self->cpu : shared;
-	bool own_is_busy = self->inside && load_relaxed(&own->busy);
+	bool own_is_busy = self->cpu ? self->inside && load_relaxed(&own->busy) : self->in_shared;
 	uint32_t nr;
 
 	self->inside++;
@@ -302,7 +307,10 @@ void native_thaw(void)
 	native_map_unlock();
 }
 
-/* The world was stopped before the fork, so nobody was inside a cpu. */
+/*
+ * The world was stopped before the fork, so nobody was inside a cpu.  But who comes says
+ * so before it looks at the gate, and may have been copied in between.
+ */
 void native_fork_child(void)
 {
 	struct native_thread *self = &native_thread;
@@ -316,6 +324,7 @@ void native_fork_child(void)
 	for (uint32_t i = 0; i < cpu_count(); i++) {
 		struct cpu *cpu = cpu_of(&natives[i]);
 
+		store_relaxed(&natives[i].busy, 0);
 		if (!cpu || &natives[i] == self->cpu || natives[i].is_shared)
 			continue;
 		/* Of a thread that is not there: else its stocks would be charged for ever. */

@@ -10,9 +10,16 @@
  * before we have forgotten whose they were.  What is mapped or unmapped by a way
  * that we do not see leaves a range behind that is not there any more; it goes
  * when its addresses are mapped again.
+ *
+ * OpenBLAS reserves its memory by mapping it like any other: tens of MiB for a thread,
+ * at the first product of matrices, kept for whoever comes next, and little of it ever
+ * written.  It ends the process, or tries for ever, if it does not get them.  So they
+ * count as the reservation that they are.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -20,6 +27,9 @@
 #include "native.h"
 
 #define PAGE ((size_t)4096)
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4 /* Linux 5.7 */
+#endif
 
 struct range {
 	uintptr_t start;
@@ -184,6 +194,38 @@ static bool goes_past_us(void)
 	return unlikely(native_thread.inside) || load_relaxed(&maps.nr) == 0;
 }
 
+/* Less is not looked at: it is no reservation. */
+#define LEAST_RESERVED ((size_t)1 << 20)
+
+/*
+ * Whether the code at `caller` is OpenBLAS's, see above.  _dl_find_object() takes no
+ * lock, and so none that somebody holds who waits for the GIL; before glibc 2.35 there
+ * is only dladdr(), which does.
+ */
+static bool is_reserved_by(const void *caller, size_t len)
+{
+	const char *path = NULL;
+	const char *name;
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+	struct dl_find_object found;
+
+	if (len < LEAST_RESERVED)
+		return false;
+
+	if (_dl_find_object((void *)(uintptr_t)caller, &found) == 0)
+		path = found.dlfo_link_map->l_name;
+#else
+	Dl_info info;
+
+	if (len < LEAST_RESERVED)
+		return false;
+	if (dladdr(caller, &info))
+		path = info.dli_fname;
+#endif
+	name = path ? strrchr(path, '/') : NULL;
+	return path && strstr(name ? name : path, "openblas");
+}
+
 static uint32_t charge(size_t bytes, struct charge_result *result)
 {
 	struct native_cpu *native = native_enter(&native_thread);
@@ -230,12 +272,14 @@ static void *map_charged(void *address, size_t len, int protection, int flags, i
 	return p;
 }
 
+/* Called by a jump, by mmap() of the preload library: it returns to whoever has called that. */
 void *native_mmap(void *address, size_t len, int protection, int flags, int fd, off_t offset)
 {
 	struct charge_result result = {0, 0, 0};
 	void *p;
 
-	if (!is_charged(len, protection, flags)) {
+	if (!is_charged(len, protection, flags) ||
+	    is_reserved_by(__builtin_return_address(0), len)) {
 		if (goes_past_us())
 			return (libc_allocator.mmap)(address, len, protection, flags, fd, offset);
 		native_map_lock();
@@ -345,6 +389,52 @@ static void *remap_charged(uintptr_t from, size_t old, size_t len, int flags, vo
 	return p;
 }
 
+/* MREMAP_DONTUNMAP: the old pages stay, empty, and can be written again. Both are the owner's. */
+static void *remap_twice(uintptr_t from, size_t len, int flags, void *to, uint32_t owner,
+			 struct charge_result *result)
+{
+	struct native_cpu *native;
+	bool charged;
+	void *p;
+
+	if (!make_room())
+		return no_memory();
+	native = native_enter(&native_thread);
+	charged = charge_objcg(cpu_of(native), owner, DOMAIN_MMAP, len, result);
+	native_exit(native);
+	if (!charged)
+		return no_memory();
+	p = libc_allocator.mremap((void *)from, len, len, flags, to);
+	if (p == MAP_FAILED) {
+		uncharge(owner, len, 0);
+		return p;
+	}
+	uncharge(owner, 0, -1); /* a range more */
+	forget((uintptr_t)p, (uintptr_t)p + len);
+	insert(find((uintptr_t)p), (struct range){(uintptr_t)p, (uintptr_t)p + len, owner});
+	note_peak(owner, len);
+	return p;
+}
+
+/* Nobody's, as far as its last page tells; but parts of what goes may be somebody's. */
+static void *remap_other(uintptr_t from, size_t old, size_t len, int flags, void *to)
+{
+	void *p;
+
+	make_room();
+	p = libc_allocator.mremap((void *)from, old, len, flags, to);
+	if (p == MAP_FAILED)
+		return p;
+	if (len < old)
+		forget(from + len, from + old);
+	if ((uintptr_t)p != from) {
+		if (!(flags & MREMAP_DONTUNMAP))
+			forget(from, from + old);
+		forget((uintptr_t)p, (uintptr_t)p + len);
+	}
+	return p;
+}
+
 void *native_mremap(void *address, size_t old, size_t len, int flags, void *to)
 {
 	struct charge_result result = {0, 0, 0};
@@ -357,12 +447,14 @@ void *native_mremap(void *address, size_t old, size_t len, int flags, void *to)
 	native_map_lock();
 	at = find(from + pages(old) - 1);
 	if (old && at < load_relaxed(&maps.nr) && maps.ranges[at].start < from + pages(old)) {
-		p = remap_charged(from, pages(old), pages(len), flags, to, &maps.ranges[at],
-				  &result);
+		if (flags & MREMAP_DONTUNMAP)
+			p = remap_twice(from, pages(len), flags, to, maps.ranges[at].objcg,
+					&result);
+		else
+			p = remap_charged(from, pages(old), pages(len), flags, to, &maps.ranges[at],
+					  &result);
 	} else {
-		p = libc_allocator.mremap(address, old, len, flags, to);
-		if (p != MAP_FAILED && p != address)
-			forget((uintptr_t)p, (uintptr_t)p + pages(len));
+		p = remap_other(from, pages(old), pages(len), flags, to);
 	}
 	native_map_unlock();
 	if (unlikely(result.over || result.high || result.refused)) {

@@ -492,6 +492,38 @@ static void a_map_keeps_its_owner_when_it_grows_or_moves(void)
 	check_that(native->mremap(wall, PAGES(1), PAGES(2), MREMAP_MAYMOVE, NULL) == MAP_FAILED);
 }
 
+static void a_map_that_is_cut_or_moved_past_its_end_leaves_nothing(void)
+{
+	char *p;
+	char *q;
+
+	running = task_a;
+	/* The last old page is nobody's. */
+	p = map_pages(101, 0);
+	check_equal((native->munmap)(p + PAGES(100), PAGES(1)), 0);
+	check_that(native->mremap(p, PAGES(101), PAGES(10), MREMAP_MAYMOVE, NULL) == p);
+	check_maps(10);
+	check_equal((native->munmap)(p, PAGES(10)), 0);
+	check_maps(0);
+
+	/* The old pages stay beside the new ones. */
+	p = map_pages(20, 0);
+	q = native->mremap(p, PAGES(20), PAGES(20), MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	if (q == MAP_FAILED) {
+		check_equal(errno, EINVAL); /* before Linux 5.7 */
+		check_maps(20);
+	} else {
+		check_that(q != p);
+		memset(p, 1, PAGES(20));
+		check_maps(40);
+		check_equal((native->munmap)(q, PAGES(20)), 0);
+		check_maps(20);
+	}
+	check_equal((native->munmap)(p, PAGES(20)), 0);
+	check_maps(0);
+	check_equal(drift_frozen(), 0);
+}
+
 static void a_full_group_gets_no_map_and_no_larger_one(void)
 {
 	struct mem_cgroup *memcg = group_new(root_memcg());
@@ -759,6 +791,38 @@ static void others_are_out_when_they_are_stopped_and_stay_out(void)
 	check_equal(drift_frozen(), 0);
 }
 
+/* As a thread whose destructor has run, and those for which there is no cpu. */
+static void *stay_in_the_shared_one(void *arg)
+{
+	native_thread.ended = true;
+	return stay_inside(arg);
+}
+
+static void *stop_while_another_is_in_the_shared_one(void *arg)
+{
+	native_thread.ended = true;
+	wait_for_step(1);
+	native_map_lock(); /* as an audit does: it counts as inside */
+	check_that(native_stop_others(true));
+	check_equal(load_acquire(&step), 2);
+	store_release(&step, 3);
+	native_start_others();
+	native_map_unlock();
+	return arg;
+}
+
+static void who_is_in_the_shared_cpu_is_waited_for_by_who_has_none(void)
+{
+	pthread_t threads[2];
+
+	store_release(&step, 0);
+	pthread_create(&threads[0], NULL, stay_in_the_shared_one, NULL);
+	pthread_create(&threads[1], NULL, stop_while_another_is_in_the_shared_one, NULL);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	check_equal(drift_frozen(), 0);
+}
+
 /* No atomic word: each change is lost that is not alone. Without the barrier some are. */
 static struct {
 	_Alignas(64) long n;
@@ -973,6 +1037,49 @@ static void a_forked_child_gives_back_what_threads_it_lacks_had_in_stock(void)
 	check_equal(drift_frozen(), 0);
 }
 
+static void *tell_whose_cpu(void *arg)
+{
+	running = task_a;
+	(native->free)(native_block(100));
+	store_release((_Atomic(struct native_cpu *) *)arg, native_thread.cpu);
+	wait_for_step(1);
+	return NULL;
+}
+
+/* It says that it comes, sees that the gate is closed, and takes it back: the fork is in between. */
+static void a_forked_child_waits_for_no_thread_that_was_just_coming(void)
+{
+	static _Atomic(struct native_cpu *) other;
+	pthread_t thread;
+	int status;
+	pid_t pid;
+
+	if (UNDER_TSAN)
+		return; /* it does not follow a fork of a process with threads */
+	store_release(&step, 0);
+	pthread_create(&thread, NULL, tell_whose_cpu, (void *)&other);
+	while (!load_acquire(&other))
+		pause_us(100);
+	native_freeze();
+	kmem_fork_prepare();
+	store_relaxed(&load_acquire(&other)->busy, 1);
+	pid = fork();
+	if (pid == 0) {
+		alarm(20);
+		kmem_fork_child();
+		native_fork_child();
+		check_equal(drift_frozen(), 0);
+		_exit(0);
+	}
+	store_relaxed(&load_acquire(&other)->busy, 0);
+	kmem_fork_parent();
+	native_thaw();
+	check_equal(waitpid(pid, &status, 0), pid);
+	check_equal(status, 0);
+	store_release(&step, 1);
+	pthread_join(thread, NULL);
+}
+
 /* --- the audit can fail --------------------------------------------------------------------- */
 
 static void what_is_charged_and_has_no_block_is_found(void)
@@ -1067,17 +1174,20 @@ int main(void)
 	RUN(what_a_signal_handler_does_in_the_middle_is_done_after);
 	RUN(maps_are_charged_by_the_page_whatever_is_done_to_them);
 	RUN(a_map_keeps_its_owner_when_it_grows_or_moves);
+	RUN(a_map_that_is_cut_or_moved_past_its_end_leaves_nothing);
 	RUN(a_full_group_gets_no_map_and_no_larger_one);
 	RUN(reservations_and_files_are_not_charged);
 	RUN(a_map_that_went_behind_our_back_is_forgotten_when_its_place_is_taken);
 	RUN(random_maps_agree_with_a_model);
 	RUN(random_blocks_agree_with_a_model);
 	RUN(others_are_out_when_they_are_stopped_and_stay_out);
+	RUN(who_is_in_the_shared_cpu_is_waited_for_by_who_has_none);
 	RUN(who_stops_the_others_is_alone);
 	RUN(the_books_balance_while_threads_run);
 	RUN(threads_that_end_leave_nothing_in_stock);
 	RUN(a_thread_has_a_task_in_the_group_of_whoever_started_it);
 	RUN(a_forked_child_gives_back_what_threads_it_lacks_had_in_stock);
+	RUN(a_forked_child_waits_for_no_thread_that_was_just_coming);
 	RUN(what_is_charged_and_has_no_block_is_found);
 	RUN(signals_in_the_middle_do_no_harm);
 	RUN(there_may_be_more_threads_than_cpus);

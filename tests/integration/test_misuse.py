@@ -219,6 +219,41 @@ with objcg.group("/work", max="100K"):
     assert words == ["refused", "limited"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="up to 3.11 all interpreters share a GIL")
+def test_the_audit_is_exact_while_interpreters_with_their_own_gil_allocate() -> None:
+    audits, *drifts = run_checked("""
+import objcg, threading
+try:
+    import _interpreters as interpreters
+    run = interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run = interpreters.run_string
+objcg.enable()
+code = '''
+import time
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    a = [bytearray(700 + k) for k in range(3000)]
+    b = [str(k) for k in range(3000)]
+'''
+def work():
+    sub = interpreters.create()
+    run(sub, code)
+    interpreters.destroy(sub)
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+drifts, audits = set(), 0
+while any(thread.is_alive() for thread in threads):
+    drifts.add(objcg.audit().drift)
+    audits += 1
+print(audits, *drifts)
+""")
+    assert int(audits) > 10
+    assert drifts == ["0"]
+
+
 def test_what_with_calls_is_a_method_like_any_other(fresh_group: objcg.Group) -> None:
     enter, leave = fresh_group.__enter__, fresh_group.__exit__
     assert (enter.__name__, leave.__name__) == ("__enter__", "__exit__")

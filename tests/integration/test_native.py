@@ -5,6 +5,7 @@ Each test runs a program of its own, since the preload library has to be there w
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -533,3 +534,25 @@ def test_run_charges_a_c_library() -> None:
     code += "import objcg; print(objcg.current_group().memory.stat['native'] > 3_000_000)"
     assert run([*OBJCG, "-c", code]).stdout == "True\n"
     assert run([*OBJCG, "--no-native", "-c", code]).stdout == "False\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="NumPy is not installed")
+def test_a_product_of_matrices_at_a_limit_does_not_end_the_process() -> None:
+    """OpenBLAS reserves tens of MiB for that, and ends the process if it does not get them."""
+    code = """
+import numpy, objcg, threading
+group = objcg.group("/tenant", max="4M")
+def work():
+    with group:
+        a = numpy.ones((120, 120))
+        print((a @ a).sum(), numpy.linalg.inv(numpy.eye(120)).sum(), flush=True)
+for thread in [threading.Thread(target=work) for _ in range(2)]:
+    thread.start()
+    thread.join()
+print(group.memory.current < 1_000_000, objcg.audit().drift)
+"""
+    result = run([*OBJCG, "-c", code])
+    assert (result.returncode, result.stdout) == (
+        0,
+        "1728000.0 120.0\n1728000.0 120.0\nTrue 0\n",
+    ), result
