@@ -33,7 +33,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "cpython",
         "test.test_trace.TestCoverage.test_coverage_ignore",
         "trace lists the modules that ran, and objcg's _imports.py is asked at each import as long "
-        "as it waits for one (NumPy, concurrent.futures, multiprocessing)",
+        "as it waits for one (NumPy, concurrent.futures, multiprocessing, greenlet)",
     ),
 )
 

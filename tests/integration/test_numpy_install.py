@@ -52,7 +52,12 @@ def test_numpy_imported_after_enable() -> None:
 print("numpy" in sys.modules)
 check()
 print("_Finder" in {FINDERS}, "concurrent.futures.thread" in sys.modules)
-import concurrent.futures.thread, multiprocessing.util
+import concurrent.futures.thread, multiprocessing.pool, multiprocessing.util
+try:
+    import greenlet
+except ImportError:
+    # and then it is what is waited for
+    objcg._imports._imported(type(sys)("greenlet._greenlet"))
 print("_Finder" in {FINDERS})
 for module in list(sys.modules.values()):
     spec = getattr(module, "__spec__", None)

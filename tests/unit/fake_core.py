@@ -106,6 +106,9 @@ class FakeCore:
     def watch_empty(self, watch):
         pass
 
+    def take_back_exceptions(self):
+        return 0
+
     def pending_report(self):
         report, self.report = self.report, None
         return report
