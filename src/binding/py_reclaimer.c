@@ -243,6 +243,13 @@ void reclaimer_after_fork_child(void)
 
 /* --- for the policy, in Python (objcg/limits.py, objcg/reclaim.py) ---------- */
 
+static PyObject *is_reclaimer_thread(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyBool_FromLong(is_reclaimer);
+}
+
 static PyObject *wake_reclaimer(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -456,6 +463,7 @@ PyMethodDef reclaimer_methods[] = {
 	{"unforced", (PyCFunction)(void (*)(void))unforced, METH_FASTCALL, NULL},
 	{"trim_native", trim_native, METH_NOARGS, NULL},
 	{"stop_reclaimer", stop_reclaimer, METH_NOARGS, NULL},
+	{"is_reclaimer", is_reclaimer_thread, METH_NOARGS, NULL},
 	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
 	{"take_flagged", take_flagged, METH_NOARGS, NULL},
 	{"exempt", exempt, METH_VARARGS, NULL},

@@ -194,37 +194,32 @@ static bool goes_past_us(void)
 	return unlikely(native_thread.inside) || load_relaxed(&maps.nr) == 0;
 }
 
-/* Less is not looked at: it is no reservation. */
-#define LEAST_RESERVED ((size_t)1 << 20)
-
 /*
  * Whether the code at `caller` is OpenBLAS's, see above.  _dl_find_object() takes no
  * lock, and so none that somebody holds who waits for the GIL; before glibc 2.35 there
  * is only dladdr(), which does.
  */
-static bool is_reserved_by(const void *caller, size_t len)
+static bool is_openblas(const void *caller)
 {
 	const char *path = NULL;
 	const char *name;
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
 	struct dl_find_object found;
 
-	if (len < LEAST_RESERVED)
-		return false;
-
 	if (_dl_find_object((void *)(uintptr_t)caller, &found) == 0)
 		path = found.dlfo_link_map->l_name;
 #else
 	Dl_info info;
 
-	if (len < LEAST_RESERVED)
-		return false;
 	if (dladdr(caller, &info))
 		path = info.dli_fname;
 #endif
 	name = path ? strrchr(path, '/') : NULL;
 	return path && strstr(name ? name : path, "openblas");
 }
+
+/* Less is not looked at: it is no reservation. */
+#define LEAST_RESERVED ((size_t)1 << 20)
 
 static uint32_t charge(size_t bytes, struct charge_result *result)
 {
@@ -234,6 +229,16 @@ static uint32_t charge(size_t bytes, struct charge_result *result)
 
 	native_exit(native);
 	return id;
+}
+
+/* More for whoever has a range already. */
+static bool charge_owner(uint32_t owner, size_t bytes, struct charge_result *result)
+{
+	struct native_cpu *native = native_enter(&native_thread);
+	bool charged = charge_objcg(cpu_of(native), owner, DOMAIN_MMAP, bytes, result);
+
+	native_exit(native);
+	return charged;
 }
 
 static void note_peak(uint32_t id, size_t bytes)
@@ -279,7 +284,7 @@ void *native_mmap(void *address, size_t len, int protection, int flags, int fd, 
 	void *p;
 
 	if (!is_charged(len, protection, flags) ||
-	    is_reserved_by(__builtin_return_address(0), len)) {
+	    (len >= LEAST_RESERVED && is_openblas(__builtin_return_address(0)))) {
 		if (goes_past_us())
 			return (libc_allocator.mmap)(address, len, protection, flags, fd, offset);
 		native_map_lock();
@@ -350,16 +355,8 @@ static void *remap_charged(uintptr_t from, size_t old, size_t len, int flags, vo
 	uintptr_t now;
 	void *p;
 
-	if (!make_room())
+	if (!make_room() || (grown && !charge_owner(owner, grown, result)))
 		return no_memory();
-	if (grown) {
-		struct native_cpu *native = native_enter(&native_thread);
-		bool charged = charge_objcg(cpu_of(native), owner, DOMAIN_MMAP, grown, result);
-
-		native_exit(native);
-		if (!charged)
-			return no_memory();
-	}
 	p = libc_allocator.mremap((void *)from, old, len, flags, to);
 	if (p == MAP_FAILED) {
 		if (grown)
@@ -393,16 +390,9 @@ static void *remap_charged(uintptr_t from, size_t old, size_t len, int flags, vo
 static void *remap_twice(uintptr_t from, size_t len, int flags, void *to, uint32_t owner,
 			 struct charge_result *result)
 {
-	struct native_cpu *native;
-	bool charged;
 	void *p;
 
-	if (!make_room())
-		return no_memory();
-	native = native_enter(&native_thread);
-	charged = charge_objcg(cpu_of(native), owner, DOMAIN_MMAP, len, result);
-	native_exit(native);
-	if (!charged)
+	if (!make_room() || !charge_owner(owner, len, result))
 		return no_memory();
 	p = libc_allocator.mremap((void *)from, len, len, flags, to);
 	if (p == MAP_FAILED) {

@@ -102,6 +102,11 @@ def _is_of_pool(function: object) -> bool:
     return isinstance(module, str) and module in _POOL_FUNCTIONS
 
 
+def _job(function: Any) -> Any:
+    # anything else is for the job itself to complain about
+    return _core.bind_job(function) if callable(function) else function
+
+
 def _patch_pool(module: types.ModuleType) -> None:
     import functools  # which the pool's module has imported
 
@@ -118,7 +123,7 @@ def _patch_pool(module: types.ModuleType) -> None:
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        original_init(self, future, _core.bind_job(fn) if callable(fn) else fn, *args, **kwargs)
+        original_init(self, future, _job(fn), *args, **kwargs)
 
     @functools.wraps(executor._adjust_thread_count)
     def _adjust_thread_count(self: Any) -> None:
@@ -139,8 +144,7 @@ def _patch_older_pool(module: types.ModuleType) -> None:
 
         @functools.wraps(original)
         def method(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
-            job = _core.bind_job(func) if callable(func) else func
-            return original(self, job, *args, **kwargs)
+            return original(self, _job(func), *args, **kwargs)
 
         setattr(pool, name, method)
 

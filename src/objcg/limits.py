@@ -14,9 +14,8 @@ import errno
 import sys
 
 from . import _core, _registry
-from . import reclaim as reclaiming
 from .errors import MemoryLimitExceeded, removed
-from .reclaim import Handle, active, reclaim
+from .reclaim import Handle, active, forget_other_threads, reclaim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def start() -> None:
 def restart_in_child() -> None:
     """Start it again in a forked child, where threads are gone."""
     _notices.clear()
-    reclaiming.forget_other_threads()
+    forget_other_threads()
     if _started:
         _core.start_reclaimer()
         # what was flagged in the parent is flagged here, too, and wakes nobody again
@@ -168,7 +167,6 @@ def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | N
 
 def service() -> None:
     """Do what was flagged since the last call. For the core only, on the reclaimer thread."""
-    reclaiming.run_in_background()
     try:
         _core.take_back_exceptions()
         if measure is not None:

@@ -73,8 +73,9 @@ class _Shrinker:
         except Exception as error:  # noqa: BLE001  # another's mistake must not stop reclaim
             _core.write_unraisable(error, self.fn)
         except BaseException as error:
-            # a signal's handler has run in there, and means to end the program
-            if get_ident() != _background:
+            # a signal's handler has run in there, and means to end the program; none runs on the
+            # reclaimer thread, where nobody catches anything
+            if not _core.is_reclaimer():
                 raise
             _core.write_unraisable(error, self.fn)
 
@@ -92,9 +93,8 @@ def register_shrinker(fn: Callable[[Group, int], object], group: Group | None = 
 
     It runs as a task of root, on the main thread or the reclaimer thread, between any two
     bytecodes of what runs there: it must not wait for a lock that the program may hold, nor let
-    other greenlets run (as gevent's sleep() does). How much
-    it freed is measured, too, so the number it returns is not relied on. An exception goes to
-    `sys.unraisablehook`.
+    other greenlets run (as gevent's sleep() does). How much it freed is measured, too, so the
+    number it returns is not relied on. An exception goes to `sys.unraisablehook`.
 
     Returns a handle: its ``remove()``, or leaving ``with`` on it, unregisters `fn`.
 
@@ -160,9 +160,6 @@ class _Backoff:
 
 _backoff = _Backoff()
 
-# The reclaimer thread, on which no signal's handler runs and nobody catches anything.
-_background: int | None = None
-
 # The thread that collects garbage here, and those that fork. A forked child does not know that the
 # thread which was in the middle of a collection is gone, and CPython never collects there again. A
 # program of one thread has no such other but for us: so who forks waits for it (seconds at most:
@@ -180,16 +177,8 @@ def active() -> bool:
     return get_ident() in _reclaiming
 
 
-def run_in_background() -> None:
-    """Tell that this is the reclaimer thread."""
-    global _background  # noqa: PLW0603
-    _background = get_ident()
-
-
 def forget_other_threads() -> None:
     """In a forked child: others, one of which may get the same ident, are gone."""
-    global _background  # noqa: PLW0603
-    _background = None
     _reclaiming.intersection_update({get_ident()})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import textwrap
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -248,9 +249,25 @@ def test_jobs_of_a_multiprocessing_thread_pool_belong_to_who_submitted_them() ->
     assert printed == ["/other"] * 6 + ["0", "/", "0"]
 
 
+FILL = """
+def fill(group):
+    held = []
+    try:
+        with group:
+            while True:
+                held.append(bytes(100))
+    except MemoryError:
+        pass
+    kept.append(held)
+kept = []
+"""
+
+
 def test_what_others_send_is_not_lost_for_the_limit_of_who_sent_first() -> None:
     """A queue's thread is started at the first put()."""
-    printed = run_checked("""
+    printed = run_checked(
+        FILL
+        + textwrap.dedent("""
         import multiprocessing, objcg
         objcg.enable()
         one, other = objcg.group("/one", max="8M"), objcg.group("/other")
@@ -258,24 +275,20 @@ def test_what_others_send_is_not_lost_for_the_limit_of_who_sent_first() -> None:
         with one:
             queue.put(1)
         queue.get(timeout=30)
-        try:
-            with one:
-                held = []
-                while True:
-                    held.append(bytes(100))
-        except MemoryError:
-            pass
+        fill(one)
         with other:
             for _ in range(20):
                 queue.put(bytes(1_000_000))
         print(sum(len(queue.get(timeout=30)) for _ in range(20)), one.tasks)
         """)
+    )
     assert printed == ["20000000", "0"]
 
 
 def test_results_of_other_processes_come_whatever_the_first_to_ask_has_left() -> None:
     printed = run_checked(
-        """
+        FILL
+        + textwrap.dedent("""
         import multiprocessing, objcg
         from concurrent.futures import ProcessPoolExecutor
         def page(size):
@@ -285,16 +298,10 @@ def test_results_of_other_processes_come_whatever_the_first_to_ask_has_left() ->
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
             with one:
                 pool.submit(page, 1).result(timeout=30)
-            try:
-                with one:
-                    held = []
-                    while True:
-                        held.append(bytes(100))
-            except MemoryError:
-                pass
+            fill(one)
             with other:
                 print(len(pool.submit(page, 1_000_000).result(timeout=30)), one.tasks)
-        """,
+        """),
         "-W",
         "ignore::DeprecationWarning",
     )

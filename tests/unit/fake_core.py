@@ -106,6 +106,9 @@ class FakeCore:
     def watch_empty(self, watch):
         pass
 
+    def is_reclaimer(self):
+        return False
+
     def take_back_exceptions(self):
         return 0
 
