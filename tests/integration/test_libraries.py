@@ -74,7 +74,7 @@ def test_it_is_given_back_wherever_it_is_freed(holding: dict[str, Any]) -> None:
 def test_little_of_it_is_unaccounted(holding: dict[str, Any]) -> None:
     """Of all that the process takes after start-up and imports, at most a tenth of its memory.
 
-    What is freed and kept by an allocator is unaccounted, too. Mapped files are not in it, which
-    `objcg tree` shows apart.
+    What is freed and kept by a library's own allocator is unaccounted, too. Mapped files are not in
+    it, which `objcg tree` shows apart, nor what the C library's malloc() keeps.
     """
     assert holding["unaccounted"] <= holding["rss"] // 10, holding

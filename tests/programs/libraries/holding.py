@@ -36,8 +36,10 @@ def seen() -> tuple[int, int]:
     """Return (RSS less what is known to be nobody's, what is charged) of this process in bytes.
 
     That is mapped files, since a library's code is mapped as it is first run, and what objcg itself
-    keeps for the next allocations.
+    and the C library's malloc() keep for the next allocations. How much malloc() does depends on
+    what happens to lie at the end of its heap: of pyarrow 6 to 18 MB, by the length of a path.
     """
+    ctypes.CDLL(None).malloc_trim(0)
     resident = _location.resident(os.getpid())
     assert resident is not None
     everything, shared = resident
