@@ -591,6 +591,8 @@ static void fork_child(void)
 	reclaimer_after_fork_child();
 }
 
+static const struct fork_handlers fork_handlers = {fork_prepare, fork_parent, fork_child};
+
 int hooks_prepare(void)
 {
 	gil_cpu = cpu_get(0);
@@ -600,7 +602,7 @@ int hooks_prepare(void)
 	heap_init(&no_cpu.heap);
 	store_relaxed(&fast_cpu, gil_cpu);
 	stock_drain_others = drain_other_stocks;
-	return -pthread_atfork(fork_prepare, fork_parent, fork_child);
+	return native_at_fork(&fork_handlers);
 }
 
 void hooks_install(void)

@@ -462,6 +462,33 @@ print(near(native(group), 1_000_000), drift())
     assert words == ["True", "0"]
 
 
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_fork_does_not_wait_for_what_its_handlers_wait_for(library: Path, end: int) -> None:
+    """Handlers of a library that is loaded before objcg is enabled: a lock, or threads that end."""
+    words = run_checked(
+        f"""
+import ctypes, os
+lib = ctypes.CDLL(os.environ["TEST_LIBRARY"])
+assert lib.handle_forks({end}) == 0
+{START}
+signal.alarm(60)
+with group:
+    lib.workers_start()
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if drift() == 0 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+print(drift(), flush=True)
+os._exit(0)
+""",
+        "-Wignore::DeprecationWarning",
+        LD_PRELOAD=LIBRARY,
+        TEST_LIBRARY=str(library),
+    )
+    assert words == ["0"], words
+
+
 def test_vfork_and_spawned_children(library: Path) -> None:
     words = run_with(
         library,
