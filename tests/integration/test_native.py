@@ -489,6 +489,36 @@ os._exit(0)
     assert words == ["0"], words
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="all interpreters share one GIL and a cpu")
+def test_an_interpreter_for_which_no_cpu_is_left() -> None:
+    """Threads that allocate natively have taken all 1,024."""
+    words = run_native("""
+if sys.version_info >= (3, 13):
+    import _interpreters as interpreters
+else:
+    import _xxsubinterpreters as interpreters
+go = threading.Event()
+def allocate_and_wait():
+    free(malloc(1000))
+    go.wait()
+threading.stack_size(64 << 10)
+threads = [threading.Thread(target=allocate_and_wait) for _ in range(1030)]
+for thread in threads:
+    thread.start()
+inner = interpreters.create()
+code = "held = [bytes(n) for n in range(3000)]; grown = []; [grown.append(n) for n in range(9999)]"
+interpreters.run_string(inner, code)
+print(drift())
+interpreters.destroy(inner)
+print(drift())
+go.set()
+for thread in threads:
+    thread.join()
+print(drift())
+""")
+    assert words == ["0", "0", "0"]
+
+
 def test_vfork_and_spawned_children(library: Path) -> None:
     words = run_with(
         library,
