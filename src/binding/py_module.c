@@ -27,8 +27,15 @@ static PyObject *install(PyObject *module, PyObject *args)
 		return NULL;
 	if (!in_main_interpreter())
 		return NULL;
-	if (hooks_installed())
-		Py_RETURN_NONE;
+	/* The core is there for as long as the process; the package that knows its groups is not. */
+	if (hooks_installed()) {
+		PyErr_SetString(
+			PyExc_RuntimeError,
+			"it is enabled in this process already, by a package objcg that was "
+			"loaded before this one: it was taken out of sys.modules, or its "
+			"interpreter was finalized");
+		return NULL;
+	}
 	if (path_object != Py_None && !PyUnicode_FSConverter(path_object, &path))
 		return NULL;
 	err = kmem_init(path ? PyBytes_AS_STRING(path) : NULL, command, Py_GetVersion());
