@@ -130,7 +130,15 @@ static PyObject *after_fork_child(PyObject *module, PyObject *path_object)
 		Py_RETURN_NONE;
 	if (!PyUnicode_FSConverter(path_object, &path))
 		return NULL;
+	/* The region is copied, and the copy takes its place: what threads write meanwhile,
+	 * which a library may have started in the child before us, would be lost. */
+	native_freeze();
+	raw_lock();
+	interpreters_stop();
 	err = region_attach_file(PyBytes_AS_STRING(path));
+	interpreters_start();
+	raw_unlock();
+	native_thaw();
 	Py_DECREF(path);
 	if (err < 0)
 		return raise_errno(err);

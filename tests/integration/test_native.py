@@ -489,6 +489,28 @@ os._exit(0)
     assert words == ["0"], words
 
 
+def test_threads_that_a_library_starts_in_a_forked_child_lose_no_charge(library: Path) -> None:
+    """They allocate while the child's region gets a file; with many groups that takes a while."""
+    words = run_with(
+        library,
+        """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+assert lib.handle_forks(1) == 0
+groups = [objcg.group(f"/{n}") for n in range(10_000)]
+with group:
+    lib.workers_start()
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if drift() == 0 else 1)
+        print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+""",
+    )
+    assert words == ["0"] * 40
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="all interpreters share one GIL and a cpu")
 def test_an_interpreter_for_which_no_cpu_is_left() -> None:
     """Threads that allocate natively have taken all 1,024."""
