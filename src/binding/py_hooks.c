@@ -46,7 +46,8 @@ void interpreters_are_several(void)
 
 /*
  * Since 3.12 an interpreter may have a GIL of its own, and then its threads
- * exclude only each other.  Each interpreter but the main one gets a cpu.
+ * exclude only each other.  Each interpreter but the main one gets a cpu.  NULL: there
+ * are more of them than we have room for; those share the raw cpu, under its mutex.
  */
 #if PY_VERSION_HEX >= 0x030C0000
 #define MAX_INTERPRETERS 256
@@ -161,7 +162,7 @@ static __attribute__((noinline)) void *alloc_slow(enum domain domain, size_t siz
 	if (!cache->pinned)
 		thread_cache_now();
 	if (unlikely(!cache->cpu))
-		return NULL; /* more interpreters than we have room for */
+		return raw_alloc(domain, size, zero);
 	cpu_lock(cache->cpu);
 	p = kmem_alloc(cache->cpu, cache->task, domain, size, zero, &result);
 	cpu_unlock(cache->cpu);
@@ -293,8 +294,10 @@ static __attribute__((noinline)) void free_slow(enum domain domain, const PyMemA
 	if (!p)
 		return;
 	cpu = cpu_for_free();
-	if (!kmem_is_ours(p) || !cpu)
+	if (!kmem_is_ours(p))
 		saved->free(saved->ctx, p);
+	else if (unlikely(!cpu))
+		raw_give_back(domain, p);
 	else
 		free_ours(cpu, domain, p);
 }
@@ -371,7 +374,7 @@ static void *hook_realloc(enum domain domain, const PyMemAllocatorEx *saved, voi
 		return realloc_older(domain, saved, p, size);
 	cache = thread_cache_get();
 	if (unlikely(!cache->cpu))
-		return NULL;
+		return raw_resize(domain, p, size);
 	cpu_lock(cache->cpu);
 	q = kmem_realloc(cache->cpu, cache->task, domain, p, size, &result);
 	cpu_unlock(cache->cpu);
@@ -490,7 +493,7 @@ static __attribute__((noinline)) void library_free_slow(enum domain domain, void
 {
 	struct cpu *cpu = cpu_for_free();
 
-	if (unlikely(!cpu)) /* more interpreters than we have room for */
+	if (unlikely(!cpu))
 		raw_give_back(domain, p);
 	else
 		free_ours(cpu, domain, p);
@@ -591,6 +594,8 @@ static void fork_child(void)
 	reclaimer_after_fork_child();
 }
 
+static const struct fork_handlers fork_handlers = {fork_prepare, fork_parent, fork_child};
+
 int hooks_prepare(void)
 {
 	gil_cpu = cpu_get(0);
@@ -600,7 +605,7 @@ int hooks_prepare(void)
 	heap_init(&no_cpu.heap);
 	store_relaxed(&fast_cpu, gil_cpu);
 	stock_drain_others = drain_other_stocks;
-	return -pthread_atfork(fork_prepare, fork_parent, fork_child);
+	return native_at_fork(&fork_handlers);
 }
 
 void hooks_install(void)

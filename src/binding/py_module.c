@@ -27,8 +27,15 @@ static PyObject *install(PyObject *module, PyObject *args)
 		return NULL;
 	if (!in_main_interpreter())
 		return NULL;
-	if (hooks_installed())
-		Py_RETURN_NONE;
+	/* The core is there for as long as the process; the package that knows its groups is not. */
+	if (hooks_installed()) {
+		PyErr_SetString(
+			PyExc_RuntimeError,
+			"it is enabled in this process already, by a package objcg that was "
+			"loaded before this one: it was taken out of sys.modules, or its "
+			"interpreter was finalized");
+		return NULL;
+	}
 	if (path_object != Py_None && !PyUnicode_FSConverter(path_object, &path))
 		return NULL;
 	err = kmem_init(path ? PyBytes_AS_STRING(path) : NULL, command, Py_GetVersion());
@@ -123,7 +130,15 @@ static PyObject *after_fork_child(PyObject *module, PyObject *path_object)
 		Py_RETURN_NONE;
 	if (!PyUnicode_FSConverter(path_object, &path))
 		return NULL;
+	/* The region is copied, and the copy takes its place: what threads write meanwhile,
+	 * which a library may have started in the child before us, would be lost. */
+	native_freeze();
+	raw_lock();
+	interpreters_stop();
 	err = region_attach_file(PyBytes_AS_STRING(path));
+	interpreters_start();
+	raw_unlock();
+	native_thaw();
 	Py_DECREF(path);
 	if (err < 0)
 		return raise_errno(err);

@@ -9,6 +9,7 @@
 #define OBJCG_ALLOCATOR_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -33,7 +34,14 @@ struct allocator {
 			     void *arg);
 };
 
-#define PRELOAD_VERSION 1u
+/* What there is to do around a fork, as pthread_atfork() takes it. */
+struct fork_handlers {
+	void (*prepare)(void);
+	void (*parent)(void);
+	void (*child)(void);
+};
+
+#define PRELOAD_VERSION 2u
 #define PRELOAD_SYMBOL "objcg_preload"
 
 /* What the core finds by dlsym(PRELOAD_SYMBOL), if the library is loaded. */
@@ -41,7 +49,9 @@ struct preload {
 	uint32_t version;
 	uint32_t size;		      /* of struct allocator */
 	const struct allocator *next; /* what would be called if the library were not there */
-	_Atomic(const struct allocator *) current; /* what it calls */
+	_Atomic(const struct allocator *) current;     /* what it calls */
+	_Atomic(const struct fork_handlers *) at_fork; /* NULL: none yet */
+	bool sees_forks;			       /* it calls those */
 };
 
 /*

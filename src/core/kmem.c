@@ -140,7 +140,8 @@ static bool recharge(struct cpu *cpu, uint32_t id, enum domain domain, size_t ol
 /*
  * The block may stay or move, and only the C library knows.  So the task is
  * charged first as for a new block, less what it pays for the old one; and
- * whoever turns out not to pay gets it back.
+ * whoever turns out not to pay gets it back.  One that shrinks stays as it is
+ * where the C library cannot do it.
  */
 static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t bytes,
 			   struct charge_result *result)
@@ -158,8 +159,9 @@ static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t b
 			return NULL;
 		moved = large_realloc(p, bytes);
 		if (!moved) {
-			if (bytes > old)
-				uncharge_objcg(cpu, owner, domain, bytes - old, 0);
+			if (bytes <= old)
+				return p;
+			uncharge_objcg(cpu, owner, domain, bytes - old, 0);
 			return NULL;
 		}
 		if (bytes < old)
@@ -180,10 +182,13 @@ static void *realloc_large(struct cpu *cpu, struct task *task, void *p, size_t b
 		return recharge(cpu, owner, domain, old, bytes, result) ? moved : NULL;
 	}
 	moved = large_realloc(p, bytes);
-	if (!moved || (moved == p && recharge(cpu, owner, domain, old, bytes, &ignored))) {
+	if (!moved) {
 		uncharge_objcg(cpu, payer, domain, bytes, 1);
-		if (moved)
-			kmem_note_peak(cpu, owner, bytes);
+		return bytes > old ? NULL : p;
+	}
+	if (moved == p && recharge(cpu, owner, domain, old, bytes, &ignored)) {
+		uncharge_objcg(cpu, payer, domain, bytes, 1);
+		kmem_note_peak(cpu, owner, bytes);
 		return moved;
 	}
 	/* It moved; or it grew in place, and its owner has no room for that. */

@@ -517,15 +517,38 @@ int native_prepare(void)
 	return 0;
 }
 
-int native_start(void)
+/* The preload library, if it is loaded and of this version; else why not. */
+static struct preload *find_preload(int *err)
 {
 	struct preload *preload = dlsym(RTLD_DEFAULT, PRELOAD_SYMBOL);
+
+	*err = -ENOENT;
+	if (!preload)
+		return NULL;
+	*err = -EPROTO;
+	if (preload->version != PRELOAD_VERSION || preload->size != sizeof(struct allocator))
+		return NULL;
+	return preload;
+}
+
+int native_at_fork(const struct fork_handlers *handlers)
+{
 	int err;
+	struct preload *preload = find_preload(&err);
+
+	if (!preload || !preload->sees_forks)
+		return -pthread_atfork(handlers->prepare, handlers->parent, handlers->child);
+	store_release(&preload->at_fork, handlers);
+	return 0;
+}
+
+int native_start(void)
+{
+	int err;
+	struct preload *preload = find_preload(&err);
 
 	if (!preload)
-		return -ENOENT;
-	if (preload->version != PRELOAD_VERSION || preload->size != sizeof(struct allocator))
-		return -EPROTO;
+		return err;
 	libc_allocator = *preload->next;
 	err = native_prepare();
 	if (err < 0)

@@ -62,6 +62,13 @@ int native_start(void);
 int native_prepare(void);
 bool native_is_on(void);
 
+/*
+ * Registers what the caller does around a fork, native_freeze() and so on: with the preload
+ * library nearer to the fork than what any library has registered, whenever that was loaded.
+ * Returns 0 or -errno.  `handlers` stays in use.
+ */
+int native_at_fork(const struct fork_handlers *handlers);
+
 /* What the preload library calls from then on. */
 extern const struct allocator native_allocator;
 

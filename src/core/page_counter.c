@@ -59,6 +59,24 @@ static void forget_lowering(struct mem_cgroup *memcg, int64_t from)
 }
 
 /*
+ * The first level that has no room for a large charge.  What is added below only to be
+ * taken back again is in the way of whoever charges meanwhile: in a group with room for
+ * a GiB every small charge of its other threads would fail, at the ceiling, while one of
+ * them asks for a TiB that it does not get.  So a large charge looks first, at all levels,
+ * and is added if it would have fitted.  Two of them may both think so: one is then in the
+ * way for a moment by no more than what would have fitted alone.
+ * (scenario hopeless-charge of tests/explore)
+ */
+static struct mem_cgroup *full_for_large(struct mem_cgroup *memcg, int64_t nr,
+					 enum charge_bound bound)
+{
+	for (; memcg; memcg = parent_mem_cgroup(memcg))
+		if (load_relaxed(&memcg->memory.usage) > bound_of(memcg, bound) - nr)
+			break;
+	return memcg;
+}
+
+/*
  * Adds first and compares then: two chargers can both be refused where one of
  * them would have fitted (each sees the other's bytes), but never both let
  * through where only one fits.
@@ -73,8 +91,13 @@ bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_b
 			     struct charge_result *result)
 {
 	struct mem_cgroup *level;
-	struct mem_cgroup *undo;
+	struct mem_cgroup *undo = memcg;
 
+	if (nr >= (int64_t)CHARGE_STRICT) {
+		level = full_for_large(memcg, nr, bound);
+		if (unlikely(level))
+			goto refused;
+	}
 	for (level = memcg; level; level = parent_mem_cgroup(level)) {
 		struct page_counter *counter = &level->memory;
 		int64_t usage = fetch_add_seq_cst(&counter->usage, nr) + nr;
@@ -82,7 +105,7 @@ bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_b
 		int64_t max;
 
 		if (unlikely(usage > bound_of(level, bound)))
-			goto refused;
+			goto undo;
 		/* Before max: see prepare_lowering() */
 		from = load_acquire(&level->lowered_from);
 		max = load_relaxed(&counter->max);
@@ -102,14 +125,15 @@ bool page_counter_try_charge(struct mem_cgroup *memcg, int64_t nr, enum charge_b
 	}
 	return true;
 
-refused:
+undo:
 	/* The watermarks below keep the attempt: a peak too high by less than CHARGE_STRICT. */
+	for (; undo != level; undo = parent_mem_cgroup(undo))
+		fetch_add_relaxed(&undo->memory.usage, -nr);
+	fetch_add_relaxed(&level->memory.usage, -nr);
+refused:
 	result->refused = memcg_id(level);
 	result->over = 0;
 	result->high = 0;
-	for (undo = memcg; undo != level; undo = parent_mem_cgroup(undo))
-		fetch_add_relaxed(&undo->memory.usage, -nr);
-	fetch_add_relaxed(&level->memory.usage, -nr);
 	return false;
 }
 

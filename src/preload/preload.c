@@ -142,9 +142,44 @@ static const struct allocator *found(void)
 	return &next;
 }
 
+/* --- fork ------------------------------------------------------------------- */
+
+/*
+ * What is registered first is called last before a fork, and first after it.  objcg stops
+ * all threads that allocate; were the handlers of libraries to run meanwhile, one that waits
+ * for such a thread, for a lock that it holds or for its end (OpenBLAS ends its pool), would
+ * wait for ever.  objcg may be enabled long after they were loaded: but we come before them.
+ * Only an allocator beneath us has to have its handlers inside ours, since who holds our
+ * locks calls it; so it is called first.
+ */
+static __thread const struct fork_handlers *around __attribute__((tls_model("initial-exec")));
+
+static void prepare(void)
+{
+	around = load_acquire(&objcg_preload.at_fork);
+	if (around)
+		around->prepare();
+}
+
+/* Those that were prepared for, should others have come meanwhile. */
+static void in_parent(void)
+{
+	if (around)
+		around->parent();
+}
+
+static void in_child(void)
+{
+	if (around)
+		around->child();
+}
+
 static __attribute__((constructor)) void begin(void)
 {
-	found();
+	const struct allocator *a = found();
+
+	(a->free)((a->malloc)(1));
+	objcg_preload.sees_forks = pthread_atfork(prepare, in_parent, in_child) == 0;
 }
 
 static void *first_malloc(size_t size)

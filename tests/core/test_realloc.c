@@ -2,6 +2,7 @@
  * Who pays for a block that changes its size: in place its owner, and if it
  * moves whoever moved it; and after a refusal the block is as it was.
  */
+#include "allocator.h"
 #include "check_that.h"
 
 static struct cpu *cpu;
@@ -162,6 +163,41 @@ static void shrinking_never_fails(void)
 	}
 }
 
+static void *no_realloc(void *p, size_t size)
+{
+	(void)p;
+	(void)size;
+	return NULL;
+}
+
+/* Nor for want of memory: ours of the same size is larger by a header, for another place. */
+static void shrinking_needs_no_memory(void)
+{
+	void *(*before)(void *, size_t) = libc_allocator.realloc;
+
+	for (int from = 0; from < NR_SIZES; from++) {
+		for (int to = 0; to <= from; to++) {
+			for (int other = 0; other < 2; other++) {
+				struct charge_result result;
+				unsigned char *p = alloc(cpu, we, sizes[from]);
+				unsigned char *q;
+
+				fill(p, 0, sizes[from]);
+				libc_allocator.realloc = no_realloc;
+				q = resize(other ? they : we, p, sizes[to], &result);
+				libc_allocator.realloc = before;
+				if (!q)
+					fail_that("from %zu to %zu by %s failed", sizes[from],
+						  sizes[to], other ? "another" : "its owner");
+				check_contents(q, sizes[to]);
+				check_conserved();
+				release(cpu, q);
+				check_currents(0, 0);
+			}
+		}
+	}
+}
+
 /* A reader of *result acts on a refusal; a block that was had is none. */
 static void success_reports_no_refusal(void)
 {
@@ -228,6 +264,7 @@ int main(void)
 	a_refused_growth_leaves_the_block_as_it_was();
 	a_block_whose_group_is_gone_can_still_grow();
 	shrinking_never_fails();
+	shrinking_needs_no_memory();
 	success_reports_no_refusal();
 	return 0;
 }

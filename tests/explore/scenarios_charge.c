@@ -97,6 +97,34 @@ static void check_lowered(void)
 	check_rest(blocks);
 }
 
+/* --- a charge that fits nowhere beside small ones that do ---------------------------- */
+
+static void group_with_room(void)
+{
+	make_cpus(2);
+	a = make_group(root(), "a");
+	b = make_group(a, "b");
+	page_counter_set_max(a, MIB);
+}
+
+static void hopeless_charger(void)
+{
+	struct charge_result result = {0, 0, 0};
+
+	section_enter(cpus[1]);
+	passed[1] = page_counter_try_charge(b, 16 * MIB, BOUND_MAX, &result);
+	section_exit(cpus[1]);
+}
+
+static void check_hopeless(void)
+{
+	expect(!passed[1], "16 MiB were charged within 1 MiB");
+	expect(passed[0], "16 bytes were refused within 1 MiB");
+	expect(load_relaxed(&a->memory.watermark) < MIB, "the peak is %lld",
+	       (long long)load_relaxed(&a->memory.watermark));
+	check_rest(blocks);
+}
+
 /* --- two charges of which one fits ------------------------------------------------ */
 
 /* a has the limit; the charges come from two and from one levels below. */
@@ -297,6 +325,15 @@ const struct scenario charge_scenarios[] = {
 		.check = check_lowered,
 		.preemptions = 3,
 		.delays = 1,
+	},
+	{
+		.name = "hopeless-charge",
+		.about = "a charge that is far larger than max beside small ones",
+		.setup = group_with_room,
+		.fibers = {{"hopeless", hopeless_charger}, {"charger", charger_of_16_bytes}},
+		.check = check_hopeless,
+		.preemptions = UNBOUNDED,
+		.delays = UNBOUNDED,
 	},
 	{
 		.name = "refused-charge",

@@ -194,6 +194,27 @@ def test_an_exception_that_the_program_has_set_for_a_thread_is_not_replaced(
     assert lost == 0
 
 
+def test_a_package_that_is_loaded_anew_cannot_be_enabled_and_says_so() -> None:
+    """So it is in an interpreter of a process that has finalized another."""
+    words = run_checked("""
+import sys, objcg
+from objcg import audit
+objcg.enable()
+group = objcg.group("/g")
+for name in [name for name in sys.modules if name.split(".")[0] == "objcg"]:
+    del sys.modules[name]
+import objcg as again
+try:
+    again.enable()
+except again.EnableError as error:
+    print("loaded before" in str(error))
+with group:
+    held = bytearray(100_000)
+print(group.memory.current >= 100_000, audit().drift)
+""")
+    assert words == ["True", "True", "0"]
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="uses _xxsubinterpreters of up to 3.12")
 def test_it_cannot_be_enabled_a_second_time_from_a_subinterpreter() -> None:
     words = run_checked("""

@@ -462,6 +462,85 @@ print(near(native(group), 1_000_000), drift())
     assert words == ["True", "0"]
 
 
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_fork_does_not_wait_for_what_its_handlers_wait_for(library: Path, end: int) -> None:
+    """Handlers of a library that is loaded before objcg is enabled: a lock, or threads that end."""
+    words = run_checked(
+        f"""
+import ctypes, os
+lib = ctypes.CDLL(os.environ["TEST_LIBRARY"])
+assert lib.handle_forks({end}) == 0
+{START}
+signal.alarm(60)
+with group:
+    lib.workers_start()
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if drift() == 0 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+print(drift(), flush=True)
+os._exit(0)
+""",
+        "-Wignore::DeprecationWarning",
+        LD_PRELOAD=LIBRARY,
+        TEST_LIBRARY=str(library),
+    )
+    assert words == ["0"], words
+
+
+def test_threads_that_a_library_starts_in_a_forked_child_lose_no_charge(library: Path) -> None:
+    """They allocate while the child's region gets a file; with many groups that takes a while."""
+    words = run_with(
+        library,
+        """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+assert lib.handle_forks(1) == 0
+groups = [objcg.group(f"/{n}") for n in range(10_000)]
+with group:
+    lib.workers_start()
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if drift() == 0 else 1)
+        print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+""",
+    )
+    assert words == ["0"] * 40
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="all interpreters share one GIL and a cpu")
+def test_an_interpreter_for_which_no_cpu_is_left() -> None:
+    """Threads that allocate natively have taken all 1,024."""
+    words = run_native("""
+if sys.version_info >= (3, 13):
+    import _interpreters as interpreters
+else:
+    import _xxsubinterpreters as interpreters
+go = threading.Event()
+def allocate_and_wait():
+    free(malloc(1000))
+    go.wait()
+threading.stack_size(64 << 10)
+threads = [threading.Thread(target=allocate_and_wait) for _ in range(1030)]
+for thread in threads:
+    thread.start()
+inner = interpreters.create()
+code = "held = [bytes(n) for n in range(3000)]; grown = []; [grown.append(n) for n in range(9999)]"
+interpreters.run_string(inner, code)
+print(drift())
+interpreters.destroy(inner)
+print(drift())
+go.set()
+for thread in threads:
+    thread.join()
+print(drift())
+""")
+    assert words == ["0", "0", "0"]
+
+
 def test_vfork_and_spawned_children(library: Path) -> None:
     words = run_with(
         library,

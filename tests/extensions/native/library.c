@@ -154,6 +154,73 @@ void pool_ends(void)
 		pthread_join(pool[i], NULL);
 }
 
+/* --- handlers of fork ------------------------------------------------------ */
+
+static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_t forkable[2];
+static volatile int forkable_stops;
+
+/* Allocates with a lock held that the handlers take. */
+static void *allocate_locked(void *arg)
+{
+	while (!forkable_stops) {
+		pthread_mutex_lock(&fork_lock);
+		for (int i = 0; i < 100; i++)
+			free(malloc(1000));
+		pthread_mutex_unlock(&fork_lock);
+	}
+	return arg;
+}
+
+static void *allocate_and_wait(void *arg)
+{
+	free(malloc(1000));
+	while (!forkable_stops)
+		usleep(100);
+	return arg;
+}
+
+void workers_start(void)
+{
+	forkable_stops = 0;
+	pthread_create(&forkable[0], NULL, allocate_locked, NULL);
+	pthread_create(&forkable[1], NULL, allocate_and_wait, NULL);
+}
+
+static void workers_end(void)
+{
+	forkable_stops = 1;
+	for (int i = 0; i < 2; i++)
+		pthread_join(forkable[i], NULL);
+}
+
+static int workers_end_at_fork;
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&fork_lock);
+	if (!workers_end_at_fork)
+		return;
+	pthread_mutex_unlock(&fork_lock);
+	workers_end();
+	pthread_mutex_lock(&fork_lock);
+}
+
+static void after_fork(void)
+{
+	free(malloc(1000));
+	pthread_mutex_unlock(&fork_lock);
+	if (workers_end_at_fork)
+		workers_start();
+}
+
+/* As libraries do that keep a pool: its lock is held during a fork, or its threads end before it. */
+int handle_forks(int end)
+{
+	workers_end_at_fork = end;
+	return pthread_atfork(before_fork, after_fork, after_fork);
+}
+
 /* --- signals ------------------------------------------------------------- */
 
 static volatile int nr_signals;
