@@ -560,9 +560,20 @@ int context_init(void)
 	return contextvar_prepare();
 }
 
+/*
+ * CPython 3.13 takes whoever forked for the child's main thread, as others do, but
+ * never runs there what Py_AddPendingCall() has added, if it was another thread before.
+ * Then the child has no thread that is interrupted that way: see py_limits.c.
+ */
 void context_after_fork_child(void)
 {
-	main_thread = PyThread_get_thread_ident();
+	unsigned long self = PyThread_get_thread_ident();
+
+#if PY_VERSION_HEX >= 0x030D0000
+	main_thread = self == main_thread ? self : 0;
+#else
+	main_thread = self;
+#endif
 	thread_cache_forget(&thread_cache);
 	thread_cache_now();
 }
