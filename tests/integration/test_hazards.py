@@ -146,6 +146,19 @@ except MemoryError as error:
     assert words == ["None", "None", "0", "0", "False"]
 
 
+def test_help_and_completion_find_all_public_names() -> None:
+    words = run_checked("""
+import inspect, objcg
+names = {*objcg.__all__, "root"}
+print(sorted(names - {*dir(objcg)}))
+members = dict(inspect.getmembers(objcg))
+print(inspect.isfunction(members["owner"]), inspect.isfunction(members["audit"]))
+objcg.enable()
+print(sorted(names - {*dir(objcg)}), dict(inspect.getmembers(objcg))["root"].path)
+""")
+    assert words == ["['root']", "True", "True", "[]", "/"]
+
+
 def test_blocks_from_before_enable_can_be_freed_and_resized_after() -> None:
     words = run_checked("""
         import gc, objcg
