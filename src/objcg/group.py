@@ -106,18 +106,20 @@ class Group(_core.GroupBase):
         try:
             self._remove(force)
         except OSError as error:
-            raise self._refusal(error, force=force) from None
+            raise self._refusal(error) from None
 
-    def _refusal(self, error: OSError, *, force: bool) -> OSError:
+    def _refusal(self, error: OSError) -> OSError:
         """Return what `remove` raises for an error of the core."""
         if self._parent is None:
             return PermissionError(errno.EPERM, "the root group cannot be removed")
-        if error.errno == errno.ENODEV:
-            return removed(self)
-        if error.errno != errno.EBUSY:
+        if error.errno not in {errno.EBUSY, errno.EPERM, errno.ENODEV}:
             return error
-        reading = self._read()
-        if force and not reading["children"]:
+        try:
+            reading = self._read()
+        except OSError:
+            # already, or meanwhile by another thread
+            return removed(self)
+        if error.errno == errno.EPERM:
             msg = (
                 f"group {self._path} has tasks ({reading['tasks']}), which cannot be moved to its "
                 "parent: tasks are fixed since objcg.enable(migration=False); let them end first"
