@@ -139,9 +139,11 @@ struct task *thread_cache_task_without_gil(void);
 typedef struct membership {
 	PyObject_HEAD struct task *task;
 	struct membership *previous; /* what was current at entry */
+	const PyObject *context;     /* where; to compare with, it may be gone */
 	uint32_t gid;		     /* the group it was entered by */
 	uint32_t gen;
-	int exited;
+	bool exited;
+	bool left_elsewhere; /* in a copy of that context: it is over for both */
 } Membership;
 
 /*

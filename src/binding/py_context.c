@@ -317,9 +317,11 @@ static Membership *membership_new(struct task *task, Membership *previous)
 	self->task = task;
 	self->previous = previous;
 	Py_XINCREF(previous);
+	self->context = NULL;
 	self->gid = 0;
 	self->gen = 0;
-	self->exited = 0;
+	self->exited = false;
+	self->left_elsewhere = false;
 	return self;
 }
 
@@ -408,6 +410,20 @@ void charge_root_end(void)
 	thread_cache_now();
 }
 
+/* Whether it is over for whoever runs in this context. */
+static inline bool is_over(const Membership *self, const PyObject *context)
+{
+	return self->exited || (self->left_elsewhere && self->context == context);
+}
+
+/* This one, or the first before it, that is not over for the context; root's if all are. */
+static Membership *first_open(Membership *self, const PyObject *context)
+{
+	while (self && is_over(self, context))
+		self = self->previous;
+	return self ? self : root_membership;
+}
+
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 {
 	struct thread_cache *cache = thread_cache_now();
@@ -421,7 +437,7 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 		raise_no_record(err, "task", SECTION_TASK);
 		return -1;
 	}
-	self = membership_new(task, membership_current(cache));
+	self = membership_new(task, first_open(membership_current(cache), cache->ts->context));
 	if (!self) {
 		task_free(task);
 		return -1;
@@ -438,7 +454,19 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 			PyErr_Clear(); /* surrogates: it goes without a name */
 	}
 	failed = membership_set(cache, self);
+	if (likely(!failed))
+		self->context = thread_cache.ts->context;
 	Py_DECREF(self);
+	return failed;
+}
+
+static int go_back(struct thread_cache *cache, Membership *target)
+{
+	int failed;
+
+	Py_INCREF(target);
+	failed = membership_go_back(cache, target);
+	Py_DECREF(target);
 	return failed;
 }
 
@@ -447,36 +475,41 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
  * membership.  If it is not (`with` blocks of generators need not end in the
  * order in which they began) it is only marked, and skipped when the one that
  * is current ends.
+ *
+ * Nor need they end in the context in which they began: asyncio ends an
+ * asynchronous generator that was dropped in a task of its own, with a copy of
+ * the context of who had begun it.  That one is still in the group, and gets out
+ * when it leaves what it had entered before.  Whoever else has inherited the entry
+ * goes on in the group.
  */
 int group_exit(uint32_t gid, uint32_t gen)
 {
 	struct thread_cache *cache = thread_cache_now();
+	const PyObject *context = cache->ts->context;
 	Membership *current = membership_current(cache);
-	Membership *self = current;
-	Membership *target;
+	Membership *top = first_open(current, context);
+	Membership *self = top;
 	int failed;
 
-	while (self && (self->exited || self->gid != gid || self->gen != gen))
+	while (self && (is_over(self, context) || self->gid != gid || self->gen != gen))
 		self = self->previous;
 	if (!self) {
+		if (top != current && go_back(cache, top) < 0)
+			return -1;
 		PyErr_SetString(PyExc_RuntimeError,
 				"this context has not entered this group, or has left it already; "
 				"`with group:` must end in the context in which it began");
 		return -1;
 	}
-	if (self != current) {
-		self->exited = 1;
+	if (self != top) {
+		self->exited = true;
 		return 0;
 	}
-	target = self->previous;
-	while (target && target->exited)
-		target = target->previous;
-	if (!target)
-		target = root_membership;
-	Py_INCREF(target);
 	Py_INCREF(self);
-	failed = membership_go_back(cache, target);
-	if (!failed) {
+	failed = go_back(cache, first_open(self->previous, context));
+	if (unlikely(self->context != context)) {
+		self->left_elsewhere |= !failed;
+	} else if (!failed) {
 		/*
 		 * This entry is over, here and for whoever has inherited it.  They go on
 		 * in the group, but it keeps nothing alive that was current before.
@@ -485,7 +518,6 @@ int group_exit(uint32_t gid, uint32_t gen)
 		Py_CLEAR(self->previous);
 	}
 	Py_DECREF(self);
-	Py_DECREF(target);
 	return failed;
 }
 
@@ -528,9 +560,20 @@ int context_init(void)
 	return contextvar_prepare();
 }
 
+/*
+ * CPython 3.13 takes whoever forked for the child's main thread, as others do, but
+ * never runs there what Py_AddPendingCall() has added, if it was another thread before.
+ * Then the child has no thread that is interrupted that way: see py_limits.c.
+ */
 void context_after_fork_child(void)
 {
-	main_thread = PyThread_get_thread_ident();
+	unsigned long self = PyThread_get_thread_ident();
+
+#if PY_VERSION_HEX >= 0x030D0000
+	main_thread = self == main_thread ? self : 0;
+#else
+	main_thread = self;
+#endif
 	thread_cache_forget(&thread_cache);
 	thread_cache_now();
 }

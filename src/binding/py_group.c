@@ -288,11 +288,16 @@ static PyObject *group_run(PyObject *self, PyObject *args, PyObject *kwargs)
 	PyObject *name;
 	PyObject *result;
 
-	if (PyTuple_GET_SIZE(args) < 1 || !PyCallable_Check(PyTuple_GET_ITEM(args, 0))) {
+	if (PyTuple_GET_SIZE(args) < 1) {
 		PyErr_SetString(PyExc_TypeError, "run() needs a callable as its first argument");
 		return NULL;
 	}
 	function = PyTuple_GET_ITEM(args, 0);
+	if (!PyCallable_Check(function)) {
+		PyErr_Format(PyExc_TypeError,
+			     "run() needs a callable as its first argument, not %R", function);
+		return NULL;
+	}
 	if (check_runs(self, function) < 0)
 		return NULL;
 	rest = PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args));

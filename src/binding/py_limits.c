@@ -515,11 +515,14 @@ static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 
 static PyObject *pending_report(PyObject *module, PyObject *unused)
 {
-	PyObject *key = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+	PyObject *key;
 	PyObject *report;
 
 	(void)module;
 	(void)unused;
+	if (!reports)
+		Py_RETURN_NONE; /* not enabled: the program makes such an exception by itself */
+	key = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
 	if (!key)
 		return NULL;
 	report = PyDict_GetItemWithError(reports, key);

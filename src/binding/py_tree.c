@@ -266,16 +266,17 @@ PyObject *group_remove(PyObject *object, PyObject *force)
 	GroupBase *self = (GroupBase *)object;
 	struct mem_cgroup *memcg = group_memcg(object);
 	int forced = PyObject_IsTrue(force);
+	bool movable = load_relaxed(&region.header->flags) & REGION_MIGRATION;
 	int err;
 
 	if (!memcg || forced < 0)
 		return NULL;
-	/* Force moves the group's tasks. */
-	if (!(load_relaxed(&region.header->flags) & REGION_MIGRATION))
-		forced = 0;
 	/* Without blocks its objcg can then go at once. */
 	drain_stocks_of(memcg);
-	err = memcg_remove(memcg, forced);
+	/* Force moves the group's tasks. */
+	err = memcg_remove(memcg, forced && movable);
+	if (err == -EBUSY && forced && !movable && !load_relaxed(&memcg->nr_children))
+		err = -EPERM;
 	if (err < 0)
 		return raise_errno(err);
 	unregister_group(self);

@@ -75,3 +75,7 @@ else:
             return globals()[name]
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+
+    def __dir__() -> list[str]:
+        # help() and the like take every name that is listed, and before enable() root is an error
+        return sorted({*globals(), *__all__, *(("root",) if enabled() else ())})

@@ -9,13 +9,18 @@ Pool threads themselves belong to root. They outlive the job they were started f
 one would keep that job's group from ever being empty. So do the threads by which multiprocessing
 hands on what any task sends and receives: an error in one of them, for the limit of the task that
 came first, would lose what others sent, and nobody would learn of it.
+
+Forked worker processes of a pool belong to whoever made the pool. CPython forks some at the first
+job, in the context of who submitted it, and others on a thread of the pool's own, when they replace
+one that has ended: left to themselves the former would run everybody's jobs under the limit of one
+submitter, and the latter under none.
 """
 
 from __future__ import annotations
 
 import sys
 
-from . import _core, _imports
+from . import _core, _imports, _registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .group import Group
+
 _POOL = "concurrent.futures.thread"
 _OLDER_POOL = "multiprocessing.pool"
+_PROCESS_POOL = "concurrent.futures.process"
 
 # The same function goes by several names, and keeps doing so. The private ones of `threading` are
 # what Thread.start() calls: up to Python 3.12 the first, from 3.13 on the second. That module takes
@@ -40,9 +48,7 @@ _STARTERS = (
 
 # Threads that belong to root, by the module of their class: pools that run every job in the context
 # of who submitted it, and who hands on the jobs of a ProcessPoolExecutor.
-_POOL_THREADS = frozenset(
-    {"anyio._backends._asyncio", "anyio._backends._trio", "concurrent.futures.process"}
-)
+_POOL_THREADS = frozenset({"anyio._backends._asyncio", "anyio._backends._trio", _PROCESS_POOL})
 # And by the module of the function that they run.
 _POOL_FUNCTIONS = frozenset(
     {
@@ -68,6 +74,7 @@ def install() -> None:
     # importing it here would cost every program logging and queue
     _imports.when_imported((_POOL,), _patch_pool)
     _imports.when_imported((_OLDER_POOL,), _patch_older_pool)
+    _imports.when_imported((_PROCESS_POOL,), _patch_process_pool)
 
 
 class _Starter:
@@ -134,9 +141,10 @@ def _patch_pool(module: types.ModuleType) -> None:
 
 
 def _patch_older_pool(module: types.ModuleType) -> None:
-    """Have the jobs of a ThreadPool run as those of a ThreadPoolExecutor do."""
+    """Have the jobs of a ThreadPool run as those of a ThreadPoolExecutor do; and Pool's workers."""
     import functools  # which the pool's module has imported
 
+    _patch_workers(module, module.Pool, "_setup_queues", "_inqueue", "worker")
     pool = module.ThreadPool
 
     def patch(name: str) -> None:
@@ -151,3 +159,42 @@ def _patch_older_pool(module: types.ModuleType) -> None:
     # the others call these
     for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
         patch(name)
+
+
+def _patch_process_pool(module: types.ModuleType) -> None:
+    executor = module.ProcessPoolExecutor
+    _patch_workers(module, executor, "__init__", "_call_queue", "_process_worker")
+
+
+def _patch_workers(
+    module: types.ModuleType, pool: type, making: str, queue: str, worker: str
+) -> None:
+    """Have the forked workers of a pool begin in the group of whoever made it.
+
+    It is noted on the queue that the method `making` makes, and that a worker gets as its first
+    argument: a forked one gets that very object, others a copy without the note.
+    """
+    import functools
+
+    original_making = getattr(pool, making)
+    original_worker = getattr(module, worker)
+
+    @functools.wraps(original_making)
+    def make(self: Any, *args: Any, **kwargs: Any) -> None:
+        original_making(self, *args, **kwargs)
+        getattr(self, queue)._objcg_maker = _registry.member_of(_core.current_gid)
+
+    @functools.wraps(original_worker)
+    def work(queue: Any, *args: Any, **kwargs: Any) -> Any:
+        group: Group | None = getattr(queue, "_objcg_maker", None)
+        if group is None:
+            return original_worker(queue, *args, **kwargs)
+        # what is charged to a removed one is its parent's
+        while not group.online and group.parent is not None:
+            group = group.parent
+        if group.parent is None:
+            return _core.at_root(original_worker)(queue, *args, **kwargs)
+        return group._run_named(worker, original_worker, (queue, *args), kwargs)
+
+    setattr(pool, making, make)
+    setattr(module, worker, work)

@@ -106,18 +106,20 @@ class Group(_core.GroupBase):
         try:
             self._remove(force)
         except OSError as error:
-            raise self._refusal(error, force=force) from None
+            raise self._refusal(error) from None
 
-    def _refusal(self, error: OSError, *, force: bool) -> OSError:
+    def _refusal(self, error: OSError) -> OSError:
         """Return what `remove` raises for an error of the core."""
         if self._parent is None:
             return PermissionError(errno.EPERM, "the root group cannot be removed")
-        if error.errno == errno.ENODEV:
-            return removed(self)
-        if error.errno != errno.EBUSY:
+        if error.errno not in {errno.EBUSY, errno.EPERM, errno.ENODEV}:
             return error
-        reading = self._read()
-        if force and not reading["children"]:
+        try:
+            reading = self._read()
+        except OSError:
+            # already, or meanwhile by another thread
+            return removed(self)
+        if error.errno == errno.EPERM:
             msg = (
                 f"group {self._path} has tasks ({reading['tasks']}), which cannot be moved to its "
                 "parent: tasks are fixed since objcg.enable(migration=False); let them end first"
@@ -151,12 +153,11 @@ class Group(_core.GroupBase):
         import functools
         import inspect
 
-        self._check_decorated(fn)
+        runs = _what_runs(fn)
+        self._check_decorated(fn, runs)
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
-        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-            getattr(fn, "__call__", None)  # noqa: B004  # the method is what can be a coroutine
-        ):
+        if any(map(inspect.iscoroutinefunction, runs)):
 
             @functools.wraps(fn)
             async def call(*args: Any, **kwargs: Any) -> Any:
@@ -172,7 +173,7 @@ class Group(_core.GroupBase):
 
         return call  # type: ignore[return-value]  # it has the signature of fn
 
-    def _check_decorated(self, fn: object) -> None:
+    def _check_decorated(self, fn: object, runs: tuple[object, ...]) -> None:
         import inspect
 
         if isinstance(fn, (staticmethod, classmethod)):
@@ -184,7 +185,7 @@ class Group(_core.GroupBase):
         if isinstance(fn, type):
             msg = f"a group cannot decorate the class {fn.__qualname__}: decorate its methods"
             raise TypeError(msg)
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in runs):
             msg = (
                 f"a group cannot decorate the generator function {fn!r}: its body runs "
                 "piece by piece in the context of whoever iterates over it, after the call has "
@@ -195,6 +196,16 @@ class Group(_core.GroupBase):
 
     def __repr__(self) -> str:
         return f"<Group {self._path}>" if self.online else f"<Group {self._path} (removed)>"
+
+
+def _what_runs(fn: object) -> tuple[object, ...]:
+    """Return what says of which kind a call of `fn` is: itself, and the method of an object."""
+    import functools
+
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return fn, getattr(inner, "__call__", None)  # noqa: B004  # the method may be a coroutine
 
 
 def group(path: str, **memory: Unpack[_Knobs]) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import objcg
 from .charges import RESIDUE, charge_of_payload, payload, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 def test_context_variables_of_the_program_keep_their_values(fresh_group: objcg.Group) -> None:
@@ -88,6 +89,65 @@ def test_groups_left_out_of_order(fresh_group: objcg.Group) -> None:
     assert 0 <= first.memory.current <= RESIDUE
     assert 0 <= second.memory.current <= RESIDUE
     assert (first.tasks, second.tasks) == (0, 0)
+
+
+def test_a_task_gets_out_of_a_group_that_an_asynchronous_generator_has_left_elsewhere(
+    fresh_group: objcg.Group,
+) -> None:
+    """asyncio ends one that was dropped in a task of its own, with a copy of the context."""
+    outer = objcg.group(f"{fresh_group.path}/outer")
+    inner = objcg.group(f"{fresh_group.path}/inner")
+    most = 0
+
+    async def generate() -> AsyncIterator[int]:
+        with inner:
+            for number in range(3):
+                yield number
+
+    async def drop_one() -> None:
+        async for _ in generate():
+            break
+        # the generator is ended
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        nonlocal most
+        with outer:
+            await drop_one()
+        assert objcg.current_group() == objcg.root
+        # also where there is nothing to leave: entries that are over are not kept
+        for _ in range(20):
+            await drop_one()
+            most = max(most, inner.tasks)
+        with outer:
+            assert objcg.current_group() == outer
+        assert objcg.current_group() == objcg.root
+
+    asyncio.run(work())
+    gc.collect()
+    assert most == 1
+    assert (outer.tasks, inner.tasks) == (0, 0)
+
+
+def test_whoever_inherited_an_entry_that_was_left_in_a_copy_goes_on_in_it(
+    fresh_group: objcg.Group,
+) -> None:
+    inner = objcg.group(f"{fresh_group.path}/inner")
+    seen: list[objcg.Group] = []
+
+    def enter_and_leave() -> None:
+        with inner:
+            pass
+        seen.append(objcg.current_group())
+
+    with pytest.raises(RuntimeError, match="has left it already"), fresh_group:
+        heir, copy = contextvars.copy_context(), contextvars.copy_context()
+        copy.run(fresh_group.__exit__, None, None, None)
+        copy.run(enter_and_leave)
+        heir.run(enter_and_leave)
+    enter_and_leave()
+    assert seen == [objcg.root, fresh_group, objcg.root]
 
 
 def test_leaving_a_group_that_was_not_entered_is_an_error(fresh_group: objcg.Group) -> None:

@@ -171,6 +171,40 @@ print(objcg.audit().drift)
     assert words == ["0", "0"]
 
 
+def test_the_child_of_any_thread_is_stopped_at_its_limit() -> None:
+    """CPython 3.13 does not run there what is pending for the main thread."""
+    words = run_forking(
+        """
+import threading
+group.memory.max = "8M"
+held.clear()
+
+def child():
+    seen = []
+    for _ in range(2):
+        more = []
+        try:
+            with group:
+                while True:
+                    more.append(bytes(1000))
+        except MemoryError as error:
+            more.clear()
+            seen.append(type(error).__name__)
+    return [*seen, group.memory.events["raised"], objcg.audit().drift]
+
+print(*in_child(child))
+def fork_twice():
+    print(*in_child(lambda: in_child(child)), *in_child(child))
+
+thread = threading.Thread(target=fork_twice)
+thread.start()
+thread.join()
+""",
+        "-Wignore::DeprecationWarning",
+    )
+    assert words == ["MemoryLimitExceeded", "MemoryLimitExceeded", "2", "0"] * 3
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="earlier versions do not warn")
 def test_limits_do_not_make_fork_warn_about_threads() -> None:
     """The reclaimer is a thread, but none that the program started."""

@@ -32,6 +32,16 @@ class Later:
         raise AssertionError
 
 
+class LaterByPieces:
+    def __call__(self) -> Iterator[None]:
+        yield
+
+
+class LaterByAsyncPieces:
+    async def __call__(self) -> AsyncIterator[None]:
+        yield
+
+
 async def coroutine(*_: object) -> None:
     raise AssertionError
 
@@ -63,6 +73,10 @@ LATER: dict[str, Callable[..., object]] = {
     "partial generator": functools.partial(generator, 1),
     "async generator": async_generator,
     "types.coroutine": by_types,
+    "object of a generator": LaterByPieces(),
+    "partial of an object of a generator": functools.partial(LaterByPieces()),
+    "object of an async generator": LaterByAsyncPieces(),
+    "partial of an object": functools.partial(Later()),
 }
 
 
@@ -124,6 +138,8 @@ def test_all_that_runs_inside_is_taken(fresh_group: objcg.Group) -> None:
     assert isinstance(fresh_group.run(Later), Later)
     assert fresh_group.run(unittest.mock.Mock(return_value=3)) == 3
     assert fresh_group.run(unittest.mock.MagicMock(return_value=3)) == 3
+    with pytest.raises(TypeError, match="not 'upper'"):
+        fresh_group.run("upper")  # type: ignore[arg-type]
     assert fresh_group.run(len, "abc") == 3
     assert fresh_group.run("abc".upper) == "ABC"
     assert fresh_group.run(asyncio.run, asyncio.sleep(0, 3)) == 3

@@ -134,6 +134,31 @@ def test_a_virtual_environment_is_made_and_works(tmp_path: Path) -> None:
     assert words.stdout.split() == [str(tmp_path / "made")]
 
 
+def test_an_error_of_objcg_can_be_made_before_enable() -> None:
+    """A program's tests do so, for a service that has to stand it: `side_effect=` of a mock."""
+    words = run_checked("""
+import objcg
+try:
+    raise objcg.MemoryLimitExceeded
+except MemoryError as error:
+    print(error.group, error.task, error.limit, error.usage, objcg.enabled())
+""")
+    assert words == ["None", "None", "0", "0", "False"]
+
+
+def test_help_and_completion_find_all_public_names() -> None:
+    words = run_checked("""
+import inspect, objcg
+names = {*objcg.__all__, "root"}
+print(sorted(names - {*dir(objcg)}))
+members = dict(inspect.getmembers(objcg))
+print(inspect.isfunction(members["owner"]), inspect.isfunction(members["audit"]))
+objcg.enable()
+print(sorted(names - {*dir(objcg)}), dict(inspect.getmembers(objcg))["root"].path)
+""")
+    assert words == ["['root']", "True", "True", "[]", "/"]
+
+
 def test_blocks_from_before_enable_can_be_freed_and_resized_after() -> None:
     words = run_checked("""
         import gc, objcg

@@ -18,7 +18,7 @@ import pytest
 
 import objcg
 
-from .charges import RESIDUE, charge_of_payload, payload, within
+from .charges import MIB, RESIDUE, charge_of_payload, payload, within
 from .programs import run_checked
 
 Held = list[bytes]
@@ -247,6 +247,73 @@ def test_jobs_of_a_multiprocessing_thread_pool_belong_to_who_submitted_them() ->
         print(objcg.audit().drift)
         """)
     assert printed == ["/other"] * 6 + ["0", "/", "0"]
+
+
+POOLS = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import objcg
+objcg.enable()
+fork = multiprocessing.get_context("fork")
+tenant, other = objcg.group("/tenant", max="8M"), objcg.group("/other")
+def where(count):
+    held = [bytes(1000) for _ in range(count)]
+    return objcg.current_group().path
+def executor():
+    return ProcessPoolExecutor(1, mp_context=fork)
+"""
+
+
+def test_a_process_pool_does_not_run_jobs_under_the_limit_of_who_submitted_the_first() -> None:
+    printed = run_checked(
+        POOLS
+        + """
+with executor() as pool:
+    with tenant:
+        print(pool.submit(where, 0).result(60))
+    with other:
+        print(pool.submit(where, 20_000).result(60))
+with other:
+    pool = executor()
+with pool, tenant:
+    print(pool.submit(where, 20_000).result(60))
+print(objcg.audit().drift, tenant.tasks, other.tasks)
+""",
+        "-Wignore::DeprecationWarning",
+    )
+    assert printed == ["/", "/", "/other", "0", "0", "0"]
+
+
+def test_workers_that_a_process_pool_replaces_are_in_the_group_of_the_first() -> None:
+    printed = run_checked(
+        POOLS
+        + """
+with tenant:
+    pool = fork.Pool(1, maxtasksperchild=1)
+for count in 0, 0, 20_000, 20_000:
+    try:
+        print(pool.apply_async(where, (count,)).get(60))
+    except objcg.MemoryLimitExceeded as error:
+        print("over", error.limit)
+pool.close()
+pool.join()
+# what a removed group had is its parent's
+below = objcg.group("/tenant/below")
+with below:
+    pool = fork.Pool(1, maxtasksperchild=1)
+print(pool.apply(where, (0,)))
+below.remove(force=True)
+print(pool.apply(where, (0,)), pool.apply(where, (0,)))
+pool.terminate()
+pool.join()
+print(objcg.audit().drift, tenant.tasks)
+""",
+        "-Wignore::DeprecationWarning",
+    )
+    limit = str(8 * MIB)
+    # the one after the first was forked before the removal, and is where it was
+    assert printed[:7] == ["/tenant", "/tenant", "over", limit, "over", limit, "/tenant/below"]
+    assert printed[-3:] == ["/tenant", "0", "0"]
 
 
 FILL = """

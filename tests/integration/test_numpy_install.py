@@ -53,6 +53,7 @@ print("numpy" in sys.modules)
 check()
 print("_Finder" in {FINDERS}, "concurrent.futures.thread" in sys.modules)
 import concurrent.futures.thread, multiprocessing.pool, multiprocessing.util
+import concurrent.futures.process
 try:
     import greenlet
 except ImportError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -147,6 +147,35 @@ def test_force_does_not_remove_children(fresh_group: objcg.Group) -> None:
     objcg.group(f"{fresh_group.path}/child")
     with pytest.raises(objcg.GroupBusy):
         fresh_group.remove(force=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_another_thread_does_between_a_refusal_and_its_reason(
+    force: bool,
+    fresh_group: objcg.Group,
+) -> None:
+    """It is refused for a child, which is removed before one can look; or the group itself is."""
+    child = objcg.group(f"{fresh_group.path}/child")
+    remove = fresh_group._remove
+
+    def refuse_and(then: Callable[[], object]) -> Callable[[bool], None]:
+        def refuse(forced: bool) -> None:
+            try:
+                remove(forced)
+            finally:
+                then()
+
+        return refuse
+
+    busy: Any = fresh_group
+    busy._remove = refuse_and(child.remove)
+    with pytest.raises(objcg.GroupBusy):
+        fresh_group.remove(force=force)
+
+    child = objcg.group(f"{fresh_group.path}/child")
+    busy._remove = refuse_and(lambda: (child.remove(), remove(True)))
+    with pytest.raises(objcg.GroupRemoved, match=fresh_group.path):
+        fresh_group.remove(force=force)
 
 
 def test_the_root_cannot_be_removed() -> None:
