@@ -26,6 +26,12 @@ class State(enum.Enum):
     EXITED = "exited"
     # it has left its file: killed, or ended without cleaning up
     KILLED = "killed"
+    # it called exec(), and is another program by now, which may have groups of its own
+    REPLACED = "replaced"
+
+
+UNSEEN = frozenset({State.EXITED, State.REPLACED})
+"""Ends of which a sample has nothing new: its region is that of the sample before."""
 
 
 class Change(NamedTuple):
@@ -65,7 +71,7 @@ class Watch:
         self._tasks = tasks
         self._last = region.read(path, tasks=tasks)
         self._at = time.monotonic()
-        self._sample = Sample(time.time(), _state(self._last), self._last, {})
+        self._sample = Sample(time.time(), State(self._last.state), self._last, {})
 
     @property
     def latest(self) -> Sample:
@@ -83,17 +89,17 @@ class Watch:
                 raise
             self._sample = Sample(time.time(), State.EXITED, self._last, {})
             return self._sample
+        state = State(found.state)
+        if state is State.REPLACED or found.created_ns != self._last.created_ns:
+            # By its name a file is of a process, not of a program: the next one's groups have the
+            # numbers of those that were watched, and nothing to do with them.
+            self._sample = Sample(time.time(), State.REPLACED, self._last, {})
+            return self._sample
         now = time.monotonic()
         changes = _changes(self._last.groups, found.groups, max(now - self._at, 1e-6))
         self._last, self._at = found, now
-        self._sample = Sample(time.time(), _state(found), found, changes)
+        self._sample = Sample(time.time(), state, found, changes)
         return self._sample
-
-
-def _state(found: Region) -> State:
-    if found.alive:
-        return State.RUNNING
-    return State.EXITED if found.exited else State.KILLED
 
 
 def _changes(

@@ -17,7 +17,7 @@ from objcg._sizes import format_size
 from objcg.cli.table import counts, printable
 from objcg.views import pictures
 from objcg.views.top.model import Level, level, limit, share
-from objcg.views.watch import State
+from objcg.views.watch import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Stream:
         """Return the text of what is to be shown now; `problem`: why the sample is an old one."""
         found = sample.region
         # of a process that has ended the last sample may be what there was already
-        if problem is None and not (self._points and sample.state is State.EXITED):
+        if problem is None and not (self._points and sample.state in UNSEEN):
             own = _own(found.groups)
             self._note_events(sample)
             self._note(found, own, sample.at)
