@@ -56,6 +56,8 @@ class Sample(NamedTuple):
     """Of a process that has ended: what was read last."""
     changes: dict[int, Change]
     """By a group's `uid`; a group that is new, or is as it was, is not in it."""
+    clock: float
+    """Seconds since boot, of a clock that nobody sets: how long ago a sample was, this one says."""
 
     def change(self, group: GroupInfo) -> Change:
         """Return what is different in a group of this sample."""
@@ -71,7 +73,7 @@ class Watch:
         self._tasks = tasks
         self._last = region.read(path, tasks=tasks)
         self._at = time.monotonic()
-        self._sample = Sample(time.time(), State(self._last.state), self._last, {})
+        self._sample = self._sampled(State(self._last.state), self._last, {})
 
     @property
     def latest(self) -> Sample:
@@ -87,19 +89,24 @@ class Watch:
         except region.RegionError:
             if os.path.exists(self.path):
                 raise
-            self._sample = Sample(time.time(), State.EXITED, self._last, {})
+            self._sample = self._sampled(State.EXITED, self._last, {})
             return self._sample
         state = State(found.state)
         if state is State.REPLACED or found.created_ns != self._last.created_ns:
             # By its name a file is of a process, not of a program: the next one's groups have the
             # numbers of those that were watched, and nothing to do with them.
-            self._sample = Sample(time.time(), State.REPLACED, self._last, {})
+            self._sample = self._sampled(State.REPLACED, self._last, {})
             return self._sample
         now = time.monotonic()
         changes = _changes(self._last.groups, found.groups, max(now - self._at, 1e-6))
         self._last, self._at = found, now
-        self._sample = Sample(time.time(), state, found, changes)
+        self._sample = self._sampled(state, found, changes)
         return self._sample
+
+    @staticmethod
+    def _sampled(state: State, found: Region, changes: dict[int, Change]) -> Sample:
+        clock = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return Sample(time.time(), state, found, changes, clock)
 
 
 def _changes(
