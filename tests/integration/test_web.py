@@ -190,6 +190,24 @@ def test_a_signal_ends_it_though_streams_are_open_and_one_is_not_read(number):
             assert time.monotonic() - began < 20
 
 
+def test_who_goes_away_in_the_middle_of_something_is_no_error():
+    with watching() as program, serving(program.pid) as server:
+        about = f"HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nOrigin: {server.origin}\r\n"
+        order = 'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"uid": '
+        requests = [
+            f"POST {server.path}set {about}{order}",
+            f"GET {server.path}events {about}\r\n",
+            f"GET {server.path}pl",
+            "\x16\x03\x01\r\n\r\n",
+        ]
+        for request in requests * 3:
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(request.encode())
+                time.sleep(0.1)
+        assert server.request("GET", server.path)[0] == 200
+        assert server.end(signal.SIGINT) == 0
+
+
 @pytest.mark.parametrize(("ending", "state"), [("close", "exited"), ("kill", "killed")])
 def test_of_a_process_that_ended_the_last_state_stays(ending, state):
     with watching() as program, serving(program.pid) as server:
