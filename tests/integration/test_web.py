@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import re
+import resource
 import select
 import signal
 import socket
@@ -204,6 +205,24 @@ def test_who_goes_away_in_the_middle_of_something_is_no_error():
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
                 connection.sendall(request.encode())
                 time.sleep(0.1)
+        assert server.request("GET", server.path)[0] == 200
+        assert server.end(signal.SIGINT) == 0
+
+
+def test_who_only_connects_takes_no_descriptors_that_others_need():
+    """Anybody on the machine can, without the token."""
+    with watching() as program, serving(program.pid) as server, server.events() as events:
+        next(events)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        connections = []
+        for _ in range(250):
+            connections.append(socket.create_connection(("127.0.0.1", server.port)))
+        program("grow /b 3000000")
+        # it is read all the same, and shown to who is there already
+        shown = until(events, lambda shown: row(shown, "/b").get("current") == "2.9 MiB")
+        assert shown["problem"] is None
+        for connection in connections:
+            connection.close()
         assert server.request("GET", server.path)[0] == 200
         assert server.end(signal.SIGINT) == 0
 
