@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from objcg import outside, region
+from objcg import _location, outside, region
 from objcg.views.watch import NONE, State, Watch
 
 from .told import Told
@@ -45,6 +45,32 @@ def test_what_changed_is_known_by_the_second(program):
     sample = watch.sample()
     assert sample.change(group(sample, "/job")).events == {}
     assert watch.latest is sample
+
+
+def test_the_mappings_are_read_once_and_not_of_a_process_that_charges(program, monkeypatch):
+    read = []
+    mapped_files = _location.mapped_files
+    monkeypatch.setattr(
+        _location, "mapped_files", lambda pid: (read.append(pid), mapped_files(pid))[1]
+    )
+    watch = Watch(program.path)
+    assert len(read) == 1
+    # longer than a tick of the clock by which charges are dated
+    time.sleep(0.05)
+    program("+ 1000000")
+    assert watch.sample().state is State.RUNNING
+    assert len(read) == 1
+    assert watch.sample().state is State.RUNNING
+    assert len(read) == 2
+
+
+def test_a_process_that_charged_and_was_killed_is_dead(program):
+    watch = Watch(program.path)
+    time.sleep(0.05)
+    program("+ 1000000")
+    program.process.kill()
+    program.process.wait()
+    assert watch.sample().state is State.KILLED
 
 
 def test_a_stopped_process_is_watched_like_any_other(program):

@@ -73,7 +73,7 @@ class Watch:
         self._tasks = tasks
         self._last = region.read(path, tasks=tasks)
         self._at = time.monotonic()
-        self._sample = self._sampled(State(self._last.state), self._last, {})
+        self._sample = self._sampled(_state(self._last), self._last, {})
 
     @property
     def latest(self) -> Sample:
@@ -85,13 +85,13 @@ class Watch:
         if self._sample.state is not State.RUNNING:
             return self._sample
         try:
-            found = region.read(self.path, tasks=self._tasks)
+            found = region.read(self.path, tasks=self._tasks, since=self._last)
         except region.RegionError:
             if os.path.exists(self.path):
                 raise
             self._sample = self._sampled(State.EXITED, self._last, {})
             return self._sample
-        state = State(found.state)
+        state = _state(found)
         if state is State.REPLACED or found.created_ns != self._last.created_ns:
             # By its name a file is of a process, not of a program: the next one's groups have the
             # numbers of those that were watched, and nothing to do with them.
@@ -107,6 +107,11 @@ class Watch:
     def _sampled(state: State, found: Region, changes: dict[int, Change]) -> Sample:
         clock = time.clock_gettime(time.CLOCK_BOOTTIME)
         return Sample(time.time(), state, found, changes, clock)
+
+
+def _state(found: Region) -> State:
+    # what has a resident set was seen to run just now
+    return State.RUNNING if found.rss is not None else State(found.state)
 
 
 def _changes(
