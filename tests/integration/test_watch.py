@@ -159,6 +159,27 @@ def test_nothing_is_set_in_a_program_that_exec_began(program):
     assert second.max is None
 
 
+def test_a_process_whose_file_somebody_has_removed_has_not_ended(program):
+    """As a service manager does when its user logs out."""
+    watch = Watch(program.path)
+    os.unlink(program.path)
+    for _ in range(2):
+        with pytest.raises(region.RegionError, match="it was removed, but process"):
+            watch.sample()
+    assert watch.latest.state is State.RUNNING
+    program.process.kill()
+    program.process.wait()
+    assert watch.sample().state is State.EXITED
+
+
+def test_a_watch_keeps_no_descriptor(program):
+    before = os.listdir("/proc/self/fd")
+    watch = Watch(program.path)
+    watch.sample()
+    del watch
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_what_is_no_region_is_an_error(program, tmp_path):
     with pytest.raises(region.RegionError, match="No such file"):
         Watch(str(tmp_path / "none"))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from objcg import _region_groups, region
+from objcg import _layout, _location, _region_groups, region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,9 @@ class Watch:
         self.path = path
         self._tasks = tasks
         self._last = region.read(path, tasks=tasks)
+        # the file itself: what it says counts when it has no name any more
+        self._fd = region.open_file(path)
+        weakref.finalize(self, os.close, self._fd)
         self._at = time.monotonic()
         self._sample = self._sampled(_state(self._last), self._last, {})
 
@@ -81,7 +85,7 @@ class Watch:
         return self._sample
 
     def sample(self) -> Sample:
-        """Take a sample. Raises RegionError: what is there now is no region."""
+        """Take a sample. Raises RegionError: what is there now is no region, or nothing is."""
         if self._sample.state is not State.RUNNING:
             return self._sample
         try:
@@ -89,6 +93,9 @@ class Watch:
         except region.RegionError:
             if os.path.exists(self.path):
                 raise
+            if not self._has_ended():
+                msg = f"{self.path}: it was removed, but process {self._last.pid} has not ended"
+                raise region.RegionError(msg) from None
             self._sample = self._sampled(State.EXITED, self._last, {})
             return self._sample
         state = _state(found)
@@ -102,6 +109,15 @@ class Watch:
         self._last, self._at = found, now
         self._sample = self._sampled(state, found, changes)
         return self._sample
+
+    def _has_ended(self) -> bool:
+        """Return whether the process has, or says so: it does before it removes its file."""
+        flags = os.pread(self._fd, 4, _layout.HEADER.fields["flags"][0])
+        if int.from_bytes(flags, "little") & _layout.FLAG_EXITED:
+            return True
+        last = self._last
+        file = _location.RegionFile(self.path, last.pid, last.start_time)
+        return not _location.is_running(file)
 
     @staticmethod
     def _sampled(state: State, found: Region, changes: dict[int, Change]) -> Sample:
