@@ -19,8 +19,11 @@ _MOST_DIGITS = 19
 
 
 def is_pid(process: str) -> bool:
-    """Return whether `process` is the number of one, and not the name of a file."""
-    return process.isascii() and process.isdigit() and not os.path.exists(process)
+    """Return whether `process` is the number of one, and not the name of a file.
+
+    A folder of that name is none: in /proc each process has one.
+    """
+    return process.isascii() and process.isdigit() and not os.path.isfile(process)
 
 
 def number(digits: str) -> int:
