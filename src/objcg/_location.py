@@ -30,6 +30,8 @@ _SHARED = "/dev/shm"  # noqa: S108
 _RUNTIME = "/run/user"
 # Of the region's header: where updated_ns is. (`_layout` needs a module that programs need not.)
 _UPDATED = 192
+# Field 3 of /proc/PID/stat, of a process that has ended: a zombie, and one just being taken away.
+_ENDED = frozenset({b"Z", b"X"})
 # The most digits of a PID, and of a start time.
 _PID_DIGITS = 10
 _TIME_DIGITS = 20
@@ -296,6 +298,9 @@ def is_running(file: RegionFile) -> bool:
 def start_time(pid: int) -> int | None:
     """Return field 22 of /proc/`pid`/stat, in clock ticks since boot; None: no such process.
 
+    One that has ended is none, though its parent may not have taken note of that yet (a zombie):
+    it has no memory any more, so what it left would look like that of another program.
+
     Raises OSError when that cannot be known now (no descriptor is left): nobody may take a process
     for dead because of it, and remove its file.
     """
@@ -305,7 +310,7 @@ def start_time(pid: int) -> int | None:
         return None
     # field 2, the command in brackets, may contain anything
     fields = text[text.rfind(b")") + 1 :].split()
-    return int(fields[19])
+    return None if fields[0] in _ENDED else int(fields[19])
 
 
 def resident(pid: int, *, shortages: bool = False) -> tuple[int, int] | None:

@@ -114,11 +114,15 @@ def _mapping(found: Region) -> mmap.mmap:
     finally:
         os.close(fd)
     # The name may be another file's by now; this is what we shall write to.
-    pid, start = (_layout.HEADER.fields[field][0] for field in ("pid", "start_time"))
+    pid, start, created = (
+        _layout.HEADER.fields[field][0] for field in ("pid", "start_time", "created_ns")
+    )
+    # The last, as a program that exec() began has the same process, and other groups.
     if (
         len(data) < _layout.HEADER.size
         or data[: len(_layout.MAGIC)] != _layout.MAGIC
         or (_read(data, _U32, pid), _read(data, _U64, start)) != (found.pid, found.start_time)
+        or _read(data, _U64, created) != found.created_ns
     ):
         data.close()
         msg = f"{found.path}: it is not the region of process {found.pid} any more"

@@ -48,10 +48,12 @@ def parse(data: Buffer, *, tasks: bool = False) -> Region:
     return parse_source(BufferSource(data), tasks=tasks)
 
 
-def read(path: str, *, tasks: bool = False) -> Region:
+def read(path: str, *, tasks: bool = False, since: Region | None = None) -> Region:
     """Return what is in the region file at `path`, of a live or dead process.
 
-    Its tasks, of which there may be many more than groups, only if `tasks` asks for them.
+    Its tasks, of which there may be many more than groups, only if `tasks` asks for them. `since`
+    is what was read before, for who reads it again and again: of a process that has charged
+    meanwhile the mappings are not looked at, of which there may be tens of thousands.
 
     Raises RegionError, also when the file cannot be read.
     """
@@ -61,9 +63,24 @@ def read(path: str, *, tasks: bool = False) -> Region:
         resident = _location.resident(region.pid)
     region = region._replace(path=os.path.abspath(path))
     # not before: the number may be another process's by now
-    if resident is None or not region.alive:
+    if resident is None or not (_has_charged(region, since) or region.alive):
         return region
     return region._replace(rss=resident[0], rss_shared=resident[1])
+
+
+def _has_charged(found: Region, since: Region | None) -> bool:
+    """Return whether the process runs, and has charged since.
+
+    Then it had its region mapped, and was not another program. Should it have become one right
+    after, that is seen the next time.
+    """
+    return (
+        since is not None
+        and since.created_ns == found.created_ns
+        and since.updated_ns != found.updated_ns
+        and not found.exited
+        and _location.start_time(found.pid) == found.start_time
+    )
 
 
 def read_header(path: str) -> Region:

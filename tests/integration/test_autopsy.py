@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -153,6 +154,18 @@ def test_a_process_that_became_another_program_was_not_killed(folder: Path) -> N
         child.stdin.flush()
         assert child.stdout.readline() == "another\n"
         assert autopsy(child.pid, folder=folder)["state"] == "replaced"
+
+
+def test_one_that_nobody_has_waited_for_was_killed(folder: Path) -> None:
+    """A zombie has no memory, and so no mapping of its file, as after exec()."""
+    with full(folder) as child:
+        child.kill()
+        # it has ended, and stays a zombie
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        report = autopsy(child.pid, folder=folder)
+        assert (report["state"], report["alive"]) == ("killed", False)
+        result = objcg("ps", folder=folder)
+        assert str(child.pid) not in result.stdout
 
 
 def test_a_clean_exit_leaves_nothing(folder: Path) -> None:

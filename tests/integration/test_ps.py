@@ -9,6 +9,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from .programs import TIMEOUT, objcg, started
 from .test_tree import serving
 
@@ -81,6 +83,28 @@ def test_every_process_is_listed(folder: Path) -> None:
     assert {int(row[0]) for row in rows} == {one.pid, other.pid}
     assert all(row[1] == "running" for row in rows)
     assert all("serve.py" in row[-1] for row in rows)
+
+
+@pytest.mark.parametrize("verb", ["ps", "tree"])
+def test_a_process_that_cannot_be_read_does_not_hide_the_others(verb: str, folder: Path) -> None:
+    """As one that runs another version of objcg, from another environment."""
+    with serving(folder) as one, serving(folder) as other:
+        (path,) = folder.glob(f"{other.pid}-*.region")
+        with path.open("r+b") as file:
+            file.seek(8)
+            file.write((2).to_bytes(4, "little"))
+        result = objcg(verb, "--json", folder=folder)
+        (process,) = json.loads(result.stdout)["processes"]
+        assert process["pid"] == one.pid
+        said = f"objcg: a process is not shown: {path}: it has layout version 2"
+        assert (result.returncode, result.stderr[: len(said)]) == (1, said)
+        result = objcg(verb, folder=folder)
+        assert "serve.py" in result.stdout
+        assert (result.returncode, result.stderr[: len(said)]) == (1, said)
+        one.kill()
+        one.wait(TIMEOUT)
+        result = objcg(verb, folder=folder)
+        assert (result.returncode, result.stderr[: len(said)]) == (1, said)
 
 
 def test_the_killed_are_listed_when_asked_for(folder: Path) -> None:

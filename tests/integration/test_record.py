@@ -157,6 +157,24 @@ def test_the_state_at_its_death_is_the_last_of_one_that_was_killed(program, reco
         assert [moment.rss is None for moment in recording.moments()] == [False, True]
 
 
+def test_what_exec_began_is_not_recorded_as_what_was_before(program, record, tmp_path):
+    program("new /first")
+    recorder = record(program.pid, "--interval", "1")
+    recorder.wait_for_samples(tmp_path / "r.db", 1)
+    # soon enough for the recorder to see both programs, and nothing in between
+    program.again()
+    program("+ 5000000")
+    program("new /second")
+    status, told = recorder.ended()
+    assert (status, "the process has become another program (exec): " in told) == (0, True)
+    with Recording(str(tmp_path / "r.db")) as recording:
+        assert recording.sessions[0].ending == "replaced"
+        assert max(usage(recording, "/job")) < 5_000_000
+    again = record(program.pid)
+    status, told = again.ended()
+    assert (status, "another program, pid " in again.begun) == (1, True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_recording_with_a_last_sample(number, program, record, tmp_path):
     recorder = record(program.pid, "--interval", "3600")

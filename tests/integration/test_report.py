@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html.parser
 import io
@@ -333,6 +334,25 @@ def test_a_reader_that_stops_reading_the_export_is_not_an_error(recording):
     )
     os.close(writing)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_on_a_terminal_the_export_has_names_escaped(recording):
+    """A terminal does what they say; whatever else reads it gets them as they are."""
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-m", "objcg", "report", str(recording), "--csv"]
+    with subprocess.Popen(command, stdout=terminal, env=environment()) as exporting:
+        os.close(terminal)
+        shown = b""
+        # EIO: nobody has the terminal open any more
+        with contextlib.suppress(OSError):
+            while more := os.read(ours, 65536):
+                shown += more
+    os.close(ours)
+    assert exporting.returncode == 0
+    rows = list(csv.DictReader(io.StringIO(shown.decode())))
+    assert len(rows) == sum(map(len, samples()))
+    assert "/h/a\\x07\\u202eb" in {row["path"] for row in rows}
+    assert b"\x07" not in shown
 
 
 def test_a_link_to_standard_output_is_written_through(recording, tmp_path):

@@ -71,6 +71,24 @@ def test_the_only_process_need_not_be_named(folder: Path) -> None:
     assert process["pid"] == child.pid
 
 
+def test_a_folder_called_as_the_process_is_not_meant(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /proc, where each process has one."""
+    with serving(folder) as child:
+        monkeypatch.setenv("OBJCG_DIR", str(folder))
+        monkeypatch.chdir("/proc")
+        result = subprocess.run(
+            [sys.executable, "-m", "objcg", "tree", "--json", str(child.pid)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["pid"] == child.pid
+
+
 def test_a_stopped_process_can_be_read(folder: Path) -> None:
     with serving(folder) as child:
         child.send_signal(signal.SIGSTOP)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import re
+import resource
 import select
 import signal
 import socket
@@ -188,6 +189,42 @@ def test_a_signal_ends_it_though_streams_are_open_and_one_is_not_read(number):
             server.process.send_signal(number)
             assert server.process.wait(PATIENCE) == 0
             assert time.monotonic() - began < 20
+
+
+def test_who_goes_away_in_the_middle_of_something_is_no_error():
+    with watching() as program, serving(program.pid) as server:
+        about = f"HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nOrigin: {server.origin}\r\n"
+        order = 'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"uid": '
+        requests = [
+            f"POST {server.path}set {about}{order}",
+            f"GET {server.path}events {about}\r\n",
+            f"GET {server.path}pl",
+            "\x16\x03\x01\r\n\r\n",
+        ]
+        for request in requests * 3:
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(request.encode())
+                time.sleep(0.1)
+        assert server.request("GET", server.path)[0] == 200
+        assert server.end(signal.SIGINT) == 0
+
+
+def test_who_only_connects_takes_no_descriptors_that_others_need():
+    """Anybody on the machine can, without the token."""
+    with watching() as program, serving(program.pid) as server, server.events() as events:
+        next(events)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        connections = []
+        for _ in range(250):
+            connections.append(socket.create_connection(("127.0.0.1", server.port)))
+        program("grow /b 3000000")
+        # it is read all the same, and shown to who is there already
+        shown = until(events, lambda shown: row(shown, "/b").get("current") == "2.9 MiB")
+        assert shown["problem"] is None
+        for connection in connections:
+            connection.close()
+        assert server.request("GET", server.path)[0] == 200
+        assert server.end(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize(("ending", "state"), [("close", "exited"), ("kill", "killed")])

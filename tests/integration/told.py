@@ -13,9 +13,10 @@ from .programs import environment
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Reads commands: "+" and a size, "over", "new" and "gone" with a name.
+# Reads commands: "+" and a size, "over", "new" and "gone" with a name, "again"
+# to start anew, "leave" to be another program.
 PROGRAM = """
-import sys, objcg
+import os, sys, objcg
 objcg.enable()
 group = objcg.group("/job", max="8M")
 held = []
@@ -35,6 +36,11 @@ for line in sys.stdin:
         objcg.group(rest[0])
     elif word == "gone":
         objcg.group(rest[0]).remove()
+    elif word == "again":
+        os.execv(sys.executable, sys.orig_argv)
+    elif word == "leave":
+        print("done", flush=True)
+        os.execvp("sleep", ["sleep", "60"])
     print("done", flush=True)
 """
 
@@ -63,6 +69,11 @@ class Told:
     def __call__(self, command: str) -> None:
         print(command, file=self.process.stdin, flush=True)
         assert self._answer() == "done\n"
+
+    def again(self) -> None:
+        """Have the process become the same program once more, by exec()."""
+        print("again", file=self.process.stdin, flush=True)
+        assert self._answer() == "ready\n"
 
     def __enter__(self) -> Self:
         self.process.__enter__()

@@ -35,7 +35,7 @@ def group(path, current=0, *, uid=None, peak=0, limit=None, high=None, events=(0
 
 def sample(*groups, rates=None):
     changes = {hash(path): Change(value, {}) for path, value in (rates or {}).items()}
-    return Sample(0.0, State.RUNNING, Region(1, "", list(groups)), changes)
+    return Sample(0.0, State.RUNNING, Region(1, "", list(groups)), changes, 0.0)
 
 
 TREE = (

@@ -28,14 +28,16 @@ class Watched:
     def __init__(self, lives=10**6):
         self.lives = lives
         region = process()._replace(groups=[group("/", 1, 2 * MIB), group("/a", 2, MIB)])
-        self.latest = Sample(1.7e9, State.RUNNING, region, {})
+        self.latest = Sample(1.7e9, State.RUNNING, region, {}, 5e3)
 
     def sample(self):
         self.lives -= 1
         if self.lives == 1:
             raise RegionError("it is being changed")
         state = State.RUNNING if self.lives else State.KILLED
-        self.latest = self.latest._replace(at=self.latest.at + 1, state=state)
+        self.latest = self.latest._replace(
+            at=self.latest.at + 1, state=state, clock=self.latest.clock + 1
+        )
         return self.latest
 
 

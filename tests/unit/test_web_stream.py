@@ -27,10 +27,12 @@ class Process:
     def __init__(self):
         self.stream = Stream()
         self.at = 1_700_000_000.0
+        self.clock = 5_000.0
         self.before = {}
 
     def show(self, *groups, state=State.RUNNING, problem=None, rss=None):
         self.at += 1
+        self.clock += 1
         changes = {}
         for one in groups:
             old = self.before.get(one.uid)
@@ -43,7 +45,8 @@ class Process:
                 changes[one.uid] = Change(one.current - old.current, events)
         self.before = {one.uid: one for one in groups}
         region = process(rss=rss)._replace(groups=list(groups))
-        return json.loads(self.stream.add(Sample(self.at, state, region, changes), problem))
+        sample = Sample(self.at, state, region, changes, self.clock)
+        return json.loads(self.stream.add(sample, problem))
 
 
 @pytest.fixture
@@ -221,6 +224,31 @@ def test_history_has_an_end(watched):
     for i in range(stream.SAMPLES + 20):
         shown = watched.show(group("/", 1, i * MIB))
     assert curves(shown)["/"] == [i / 1 for i in range(20, stream.SAMPLES + 20)]
+
+
+@pytest.mark.parametrize("by", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_changes_the_order_of_nothing(watched, by):
+    def show(met):
+        counts = (0, 0, met, 0, met)
+        return watched.show(
+            group("/", 1, MIB, event_counts=counts),
+            group("/a", 2, MIB, max=2 * MIB, event_counts=counts),
+        )
+
+    show(0)
+    assert red(show(1)) == ["/a"]
+    watched.at += by
+    shown = show(1)
+    assert red(shown) == ["/a"]
+    (event,) = shown["events"]
+    assert (event["first"], event["last"]) == (1000 * (watched.at - 1),) * 2
+    times = next(trace["x"] for trace in shown["usage"]["data"] if trace["mode"] == "lines")
+    assert times == [1000 * (watched.at - ago) for ago in (2, 1, 0)]
+    for _ in range(int(stream.RED_SECONDS)):
+        shown = show(1)
+    assert red(shown) == []
+    # another one, and not more of that before
+    assert [event["events"] for event in show(2)["events"]] == ["max 1, raised 1"] * 2
 
 
 def test_of_an_ended_process_the_last_state_stays(watched):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from objcg import region
 
+from .output import tell
 from .parser import CliError
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ _MOST_DIGITS = 19
 
 
 def is_pid(process: str) -> bool:
-    """Return whether `process` is the number of one, and not the name of a file."""
-    return process.isascii() and process.isdigit() and not os.path.exists(process)
+    """Return whether `process` is the number of one, and not the name of a file.
+
+    A folder of that name is none: in /proc each process has one.
+    """
+    return process.isascii() and process.isdigit() and not os.path.isfile(process)
 
 
 def number(digits: str) -> int:
@@ -60,17 +64,28 @@ def read_process(process: str, *, tasks: bool = False) -> Region:
         raise CliError(str(error)) from error
 
 
-def read_all_live(*, tasks: bool = False) -> list[Region]:
-    """Return the regions of all running processes of this user. Raises CliError."""
+def read_all_live(*, tasks: bool = False) -> tuple[list[Region], list[str]]:
+    """Return the regions of all running processes of this user, and why some cannot be read.
+
+    One process, of another version of objcg say, must not hide the others.
+    """
     regions = []
+    unread = []
     for path in region.find_live():
         try:
             regions.append(region.read(path, tasks=tasks))
         except region.RegionError as error:  # noqa: PERF203  # a process may end at any time
             # no file: the process ended meanwhile, and took it with it
             if os.path.exists(path):
-                raise CliError(str(error)) from error
-    return regions
+                unread.append(str(error))
+    return regions, unread
+
+
+def tell_unread(unread: list[str]) -> int:
+    """Say of each process why it is not shown; return the exit status."""
+    for why in unread:
+        tell(f"a process is not shown: {why}")
+    return 1 if unread else 0
 
 
 def find_group(found: Region, path: str) -> GroupInfo:

@@ -9,7 +9,7 @@ from objcg import region
 from objcg._sizes import format_size
 
 from .output import say
-from .process import read_all_live
+from .process import read_all_live, tell_unread
 from .table import aligned, counts, printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _HEADINGS = ("pid", "state", "RSS", "charged", "groups", "tasks", "events", "com
 
 def run(options: argparse.Namespace) -> int:
     """Print the processes; return the exit status."""
-    regions = read_all_live()
+    regions, unread = read_all_live()
     if options.all:
         regions.extend(_dead())
     if options.json:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         # numbers to the right
         say("\n".join(aligned([_HEADINGS, *map(_row, regions)], left={1, 6, 7})))
-    return 0
+    return tell_unread(unread)
 
 
 def _dead() -> list[Region]:

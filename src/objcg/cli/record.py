@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from objcg import region
 from objcg._sizes import format_size
-from objcg.views.watch import State, Watch
+from objcg.views.watch import UNSEEN, State, Watch
 
 from .output import tell
 from .parser import CliError, WrongUse
@@ -43,6 +43,7 @@ _ENDINGS = {
     "duration": "the time is up",
     "exited": "the process has exited",
     "killed": "the process was killed",
+    "replaced": "the process has become another program (exec)",
 }
 
 
@@ -107,7 +108,7 @@ def _samples(
         stopped = waiter.wait(until)
         try:
             sample = watch.sample()
-            if sample.state is not State.EXITED:
+            if sample.state not in UNSEEN:
                 # of one that was killed this is the state at its death
                 writer.add(sample, clock())
             unread = 0

@@ -62,7 +62,8 @@ def _only_process() -> str:
         raise CliError("no process of this user runs with objcg on")
     if len(live) == 1:
         return live[0]
-    found = read_all_live()
+    found, _ = read_all_live()
     some = ", ".join(f"{one.pid} ({printable(one.command)[:60]})" for one in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    raise CliError(f"{len(found)} processes run with objcg on; name one by its PID: {some}{more}")
+    rest = len(live) - min(len(found), _NAMED)
+    more = f" and {rest} more" if rest > 0 else ""
+    raise CliError(f"{len(live)} processes run with objcg on; name one by its PID: {some}{more}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from objcg import _region_groups, region
+from objcg import _layout, _location, _region_groups, region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,12 @@ class State(enum.Enum):
     EXITED = "exited"
     # it has left its file: killed, or ended without cleaning up
     KILLED = "killed"
+    # it called exec(), and is another program by now, which may have groups of its own
+    REPLACED = "replaced"
+
+
+UNSEEN = frozenset({State.EXITED, State.REPLACED})
+"""Ends of which a sample has nothing new: its region is that of the sample before."""
 
 
 class Change(NamedTuple):
@@ -50,6 +57,8 @@ class Sample(NamedTuple):
     """Of a process that has ended: what was read last."""
     changes: dict[int, Change]
     """By a group's `uid`; a group that is new, or is as it was, is not in it."""
+    clock: float
+    """Seconds since boot, of a clock that nobody sets: how long ago a sample was, this one says."""
 
     def change(self, group: GroupInfo) -> Change:
         """Return what is different in a group of this sample."""
@@ -64,8 +73,11 @@ class Watch:
         self.path = path
         self._tasks = tasks
         self._last = region.read(path, tasks=tasks)
+        # the file itself: what it says counts when it has no name any more
+        self._fd = region.open_file(path)
+        weakref.finalize(self, os.close, self._fd)
         self._at = time.monotonic()
-        self._sample = Sample(time.time(), _state(self._last), self._last, {})
+        self._sample = self._sampled(_state(self._last), self._last, {})
 
     @property
     def latest(self) -> Sample:
@@ -73,27 +85,49 @@ class Watch:
         return self._sample
 
     def sample(self) -> Sample:
-        """Take a sample. Raises RegionError: what is there now is no region."""
+        """Take a sample. Raises RegionError: what is there now is no region, or nothing is."""
         if self._sample.state is not State.RUNNING:
             return self._sample
         try:
-            found = region.read(self.path, tasks=self._tasks)
+            found = region.read(self.path, tasks=self._tasks, since=self._last)
         except region.RegionError:
             if os.path.exists(self.path):
                 raise
-            self._sample = Sample(time.time(), State.EXITED, self._last, {})
+            if not self._has_ended():
+                msg = f"{self.path}: it was removed, but process {self._last.pid} has not ended"
+                raise region.RegionError(msg) from None
+            self._sample = self._sampled(State.EXITED, self._last, {})
+            return self._sample
+        state = _state(found)
+        if state is State.REPLACED or found.created_ns != self._last.created_ns:
+            # By its name a file is of a process, not of a program: the next one's groups have the
+            # numbers of those that were watched, and nothing to do with them.
+            self._sample = self._sampled(State.REPLACED, self._last, {})
             return self._sample
         now = time.monotonic()
         changes = _changes(self._last.groups, found.groups, max(now - self._at, 1e-6))
         self._last, self._at = found, now
-        self._sample = Sample(time.time(), _state(found), found, changes)
+        self._sample = self._sampled(state, found, changes)
         return self._sample
+
+    def _has_ended(self) -> bool:
+        """Return whether the process has, or says so: it does before it removes its file."""
+        flags = os.pread(self._fd, 4, _layout.HEADER.fields["flags"][0])
+        if int.from_bytes(flags, "little") & _layout.FLAG_EXITED:
+            return True
+        last = self._last
+        file = _location.RegionFile(self.path, last.pid, last.start_time)
+        return not _location.is_running(file)
+
+    @staticmethod
+    def _sampled(state: State, found: Region, changes: dict[int, Change]) -> Sample:
+        clock = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return Sample(time.time(), state, found, changes, clock)
 
 
 def _state(found: Region) -> State:
-    if found.alive:
-        return State.RUNNING
-    return State.EXITED if found.exited else State.KILLED
+    # what has a resident set was seen to run just now
+    return State.RUNNING if found.rss is not None else State(found.state)
 
 
 def _changes(

@@ -7,6 +7,8 @@ import time
 from itertools import repeat
 from typing import TYPE_CHECKING, TextIO
 
+from objcg.cli.table import printable
+
 from .frames import COLUMNS, STAT, UNSET
 
 if TYPE_CHECKING:
@@ -24,8 +26,10 @@ _LIMITS = tuple(COLUMNS.index(name) for name in ("max", "high", "low"))
 
 
 def write(recording: Recording, file: TextIO) -> None:
-    """Write all samples. Raises RecordingError, OSError."""
+    """Write all samples; on a terminal, names escaped. Raises RecordingError, OSError."""
     writer = csv.writer(file, lineterminator="\n")
+    # whoever made the recording has chosen them, and a terminal does what they say
+    named = printable if file.isatty() else str
     writer.writerow(HEADINGS)
     for moment in recording.moments():
         whole, rest = divmod(moment.at, 10**9)
@@ -45,6 +49,6 @@ def write(recording: Recording, file: TextIO) -> None:
         if not moment.key:
             columns[STAT:] = [repeat("") for _ in COLUMNS[STAT:]]
         writer.writerows(
-            (*when, group.path, group.uid, *values)
+            (*when, named(group.path), group.uid, *values)
             for group, *values in zip(groups, *columns, strict=False)
         )

@@ -425,11 +425,16 @@ def _prepare(db: sqlite3.Connection, path: str, process: Region) -> None:
         )
         db.execute("COMMIT")
     else:
-        found = db.execute("SELECT pid, start_time, boot_id, command FROM process").fetchone()
-        if found is None or found[:3] != identity:
-            pid, command = (found[0], found[3]) if found else ("?", "?")
+        found = db.execute(
+            "SELECT pid, start_time, boot_id, created, command FROM process"
+        ).fetchone()
+        created = min(process.created_ns, _LARGEST)
+        if found is None or found[:4] != (*identity, created):
+            pid, command = (found[0], found[4]) if found else ("?", "?")
+            # what exec() began has the number and the start time of what called it
+            other = "program" if found and found[:3] == identity else "process"
             raise RecordingError(
-                f"{path}: it is a recording of another process, pid {pid} ({command}); "
+                f"{path}: it is a recording of another {other}, pid {pid} ({command}); "
                 f"record process {process.pid} into a file of its own"
             )
     db.execute("PRAGMA journal_mode = WAL")

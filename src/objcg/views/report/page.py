@@ -33,6 +33,7 @@ class MissingPlotly(Exception):
 _ENDINGS = {
     "exited": "the process exited",
     "killed": "the process was killed",
+    "replaced": "the process became another program (exec)",
     "stopped": "stopped",
     "duration": "the time was up",
     None: "not ended: it goes on, or its recorder was killed",

@@ -26,6 +26,7 @@ _LABEL = "dim"
 _ENDED = {
     State.EXITED: "EXITED: the process has ended; this is its last state, read at {at}",
     State.KILLED: "KILLED: the process has ended without a good-bye; this is what it left",
+    State.REPLACED: "REPLACED: the process is another program now (exec); its state at {at}",
 }
 
 

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -80,6 +81,9 @@ def make_app(feed: Feed, token: str, port: int) -> ASGIApp:
             done = await _carry_out(feed, parse(await _body(request)))
         except _Refused as error:
             return JSONResponse({"error": str(error)}, status_code=error.status)
+        except ClientDisconnect:
+            # in the middle of its request: there is nobody to answer, and nothing was asked for
+            return Response(status_code=400)
         return JSONResponse({"done": done})
 
     app = Starlette(

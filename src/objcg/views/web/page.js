@@ -117,7 +117,8 @@
 
   const states = {
     running: "running", exited: "exited: this is its last state",
-    killed: "killed: this is its last state", lost: "no connection: objcg web has ended",
+    killed: "killed: this is its last state",
+    replaced: "has become another program: this is its last state", lost: "no connection: objcg web has ended",
   };
 
   const showState = (state) => {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from .app import make_app
 from .feed import Feed
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 _PATIENCE = 2
 """Seconds that streams have to end."""
+_MOST_CONNECTIONS = 100
+"""At once: a page has some, and one stays for as long as it is shown."""
+_BACKLOG = 16
+"""Connections that are accepted before any of them is looked at."""
 
 
 def listen(port: int) -> socket.socket:
@@ -60,6 +66,8 @@ async def _serve(watch: Watch, listening: socket.socket, announce: Callable[[str
         log_level="error",
         server_header=False,
         proxy_headers=False,
+        http=_bounded(most_connections()),
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=_PATIENCE,
     )
     server = _Server(config)
@@ -88,6 +96,28 @@ async def _serve(watch: Watch, listening: socket.socket, announce: Callable[[str
         # what has failed in it comes out here
         with contextlib.suppress(asyncio.CancelledError):
             await sampling
+
+
+def most_connections() -> int:
+    """Return how many connections may be there at once; half of the descriptors are not theirs."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_MOST_CONNECTIONS, descriptors // 2)
+
+
+def _bounded(most: int) -> type[asyncio.Protocol]:
+    """Return a protocol that has at most so many connections, and ends those that are too many.
+
+    Every user of the machine may connect, and ask nothing: who does can keep others from being
+    answered, but not the process from being read, which needs descriptors.
+    """
+
+    class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                transport.abort()
+
+    return Bounded
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,9 @@ nothing that matters, and nothing has to be kept for them.
 
 Bounds, however many groups there are: of a sample the `KEPT` largest are remembered, for `SAMPLES`
 samples; a text has at most `MOST_ROWS` groups and the nodes and curves of `pictures`.
+
+What is remembered has the time of a clock that nobody sets. What is shown is counted by it, back
+from the latest sample: when the system's clock is set, all moves, and nothing is in another order.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from objcg._sizes import format_size
 from objcg.cli.table import counts, printable
 from objcg.views import pictures
 from objcg.views.top.model import Level, level, limit, share
-from objcg.views.watch import State
+from objcg.views.watch import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +44,7 @@ _PAUSE = 5.0
 class _Point(NamedTuple):
     """A sample as it is remembered. Sizes are bytes."""
 
-    at: float
+    clock: float
     total: int
     own: dict[str, int]
     """What is charged to the `KEPT` largest groups themselves."""
@@ -50,13 +53,13 @@ class _Point(NamedTuple):
 
 
 class _Episode:
-    """A group that met limits again and again, without a pause."""
+    """A group that met limits again and again, without a pause; `first` and `last` are clocks."""
 
     __slots__ = ("events", "first", "last", "path")
 
-    def __init__(self, path: str, at: float) -> None:
+    def __init__(self, path: str, clock: float) -> None:
         self.path = path
-        self.first = self.last = at
+        self.first = self.last = clock
         self.events: dict[str, int] = {}
 
 
@@ -77,11 +80,13 @@ class Stream:
         """Return the text of what is to be shown now; `problem`: why the sample is an old one."""
         found = sample.region
         # of a process that has ended the last sample may be what there was already
-        if problem is None and not (self._points and sample.state is State.EXITED):
+        if problem is None and not (self._points and sample.state in UNSEEN):
             own = _own(found.groups)
             self._note_events(sample)
-            self._note(found, own, sample.at)
-        offenders = self._offenders(found.groups, sample.at)
+            self._note(found, own, sample.clock)
+        offenders = self._offenders(found.groups, sample.clock)
+        # since the epoch, when the clock was 0
+        epoch = sample.at - sample.clock
         shown = {
             "state": sample.state.value,
             "problem": problem,
@@ -92,13 +97,13 @@ class Stream:
             "groups": len(found.groups),
             "offenders": _worst(found.groups, offenders),
             "more": max(0, len(offenders) - MOST_NAMED),
-            "usage": self._usage(found.groups, offenders),
+            "usage": self._usage(found.groups, offenders, epoch),
             "tree": self._tree(found.groups, offenders),
             "rows": self._rows(sample, offenders),
             "events": [
                 {
-                    "first": round(episode.first * 1000),
-                    "last": round(episode.last * 1000),
+                    "first": round((epoch + episode.first) * 1000),
+                    "last": round((epoch + episode.last) * 1000),
                     "path": printable(episode.path),
                     "events": counts(episode.events),
                 }
@@ -109,10 +114,10 @@ class Stream:
 
     # ---- what is remembered
 
-    def _note(self, found: Region, own: dict[str, int], at: float) -> None:
+    def _note(self, found: Region, own: dict[str, int], clock: float) -> None:
         largest = sorted(own.items(), key=itemgetter(1), reverse=True)[:KEPT]
         resident = None if found.rss is None else max(0, found.rss - found.startup)
-        self._points.append(_Point(at, found.charged, dict(largest), resident))
+        self._points.append(_Point(clock, found.charged, dict(largest), resident))
         peaks: dict[str, int] = {}
         for point in self._points:
             for path, size in point.own.items():
@@ -149,30 +154,34 @@ class Stream:
             # counters are read one after the other: a group may be a moment older than its child
             happened = {event: count for event, count in met.items() if count > 0}
             if happened:
-                self._happened(uids[path], path, happened, sample.at)
+                self._happened(uids[path], path, happened, sample.clock)
 
-    def _happened(self, uid: int, path: str, events: dict[str, int], at: float) -> None:
+    def _happened(self, uid: int, path: str, events: dict[str, int], clock: float) -> None:
         episode = self._open.get(uid)
-        if episode is None or at - episode.last > _PAUSE:
-            episode = self._open[uid] = _Episode(path, at)
+        if episode is None or clock - episode.last > _PAUSE:
+            episode = self._open[uid] = _Episode(path, clock)
             self._episodes.append(episode)
-        episode.last = at
+        episode.last = clock
         for event, count in events.items():
             episode.events[event] = episode.events.get(event, 0) + count
 
-    def _offenders(self, groups: Sequence[GroupInfo], at: float) -> set[int]:
+    def _offenders(self, groups: Sequence[GroupInfo], clock: float) -> set[int]:
         """Return the groups that are at their limit or have met one a moment ago."""
         self._open = {
-            uid: episode for uid, episode in self._open.items() if at - episode.last <= RED_SECONDS
+            uid: episode
+            for uid, episode in self._open.items()
+            if clock - episode.last <= RED_SECONDS
         }
         offenders = set(self._open).intersection(group.uid for group in groups)
         return offenders.union(group.uid for group in groups if level(group) is Level.FULL)
 
     # ---- what is shown
 
-    def _usage(self, groups: Sequence[GroupInfo], offenders: set[int]) -> pictures.Figure:
+    def _usage(
+        self, groups: Sequence[GroupInfo], offenders: set[int], epoch: float
+    ) -> pictures.Figure:
         points = list(self._points)
-        times = [point.at for point in points]
+        clocks = [point.clock for point in points]
         curves = {path: [point.own.get(path) for point in points] for path in self._colours}
         # so that all of them stacked are what is charged in all
         others = [
@@ -182,12 +191,12 @@ class Stream:
         red = {group.path for group in groups if group.uid in offenders}
         marks: dict[int, list[str]] = {}
         for episode in self._episodes:
-            if times and episode.first >= times[0]:
-                place = min(range(len(times)), key=lambda i: abs(times[i] - episode.first))
+            if clocks and episode.first >= clocks[0]:
+                place = min(range(len(clocks)), key=lambda i: abs(clocks[i] - episode.first))
                 marks.setdefault(place, []).append(f"{episode.path}: {counts(episode.events)}")
         figure = pictures.stacked(
             pictures.Usage(
-                times=times,
+                times=[epoch + clock for clock in clocks],
                 curves=curves,
                 others=others,
                 how_many=len({group.path for group in groups}.difference(self._colours)),
