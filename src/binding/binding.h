@@ -333,6 +333,7 @@ void limits_notice(const struct charge_result *result, int has_gil);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
 int limits_is_entering(const PyThreadState *ts);
+void limits_task_moved(void);
 extern _Atomic int limits_armed;
 void limits_after_fork_child(void);
 extern PyMethodDef limits_methods[];

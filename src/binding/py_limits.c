@@ -387,26 +387,33 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	return PyLong_FromUnsignedLong(raised);
 }
 
-/* Whether the group that a thread was stopped for is there still, and over its max. */
-static int is_over_still(PyObject *report)
+/*
+ * Whether a thread that was stopped is to be stopped still: its group is there, over its
+ * max, and the thread's task in it.
+ */
+static int is_over_still(const PyThreadState *ts, PyObject *report)
 {
 	unsigned int gid;
 	unsigned long long uid;
 	struct mem_cgroup *memcg;
+	struct task *task;
 
 	if (!report)
 		return 1; /* not ours to judge */
 	gid = (unsigned int)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(report, 0));
 	uid = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 1));
 	memcg = memcg_from_id(gid);
+	task = &region.tasks[task_index(task_of_context(ts->context))];
 	return memcg->uid == uid && load_acquire(&memcg->state) == MEMCG_ONLINE &&
-	       memcg_current(memcg) > load_relaxed(&memcg->memory.max);
+	       memcg_current(memcg) > load_relaxed(&memcg->memory.max) &&
+	       memcg_is_descendant(memcg_from_id(task_gid(task)), memcg);
 }
 
 /*
  * A thread that blocks gets its exception when it goes on, hours later perhaps, and
  * what it has just received is lost by it.  So it is taken back when there is room
- * again.  Returns how many are left.  The GIL is held, and nothing here runs bytecode.
+ * again, or the thread's task was moved to another group.  Returns how many are left.
+ * The GIL is held, and nothing here runs bytecode.
  */
 static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 {
@@ -427,7 +434,7 @@ static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 		key = PyLong_FromUnsignedLong(ts->thread_id);
 		if (!key)
 			return NULL;
-		if (!is_over_still(PyDict_GetItemWithError(reports, key))) {
+		if (!is_over_still(ts, PyDict_GetItemWithError(reports, key))) {
 			if (PyDict_DelItem(reports, key) < 0)
 				PyErr_Clear();
 			limits_context_changed(ts);
@@ -438,6 +445,16 @@ static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 	/* Those of threads that have ended are counted no more. */
 	store_relaxed(&limits_armed, armed);
 	return PyLong_FromLong(armed);
+}
+
+/* A task is in another group: what was set for it, and not raised yet, is not its any more. */
+void limits_task_moved(void)
+{
+	PyObject *left = take_back_exceptions(NULL, NULL);
+
+	if (!left)
+		PyErr_Clear(); /* the reclaimer does it, soon */
+	Py_XDECREF(left);
 }
 
 static PyObject *pending_report(PyObject *module, PyObject *unused)

@@ -146,6 +146,45 @@ print(*result, objcg.audit().drift)
     assert printed in (["b'x'", "0"], ["stopped", "0"])
 
 
+def test_a_thread_that_was_moved_is_not_stopped_for_the_limit_of_its_group_before() -> None:
+    """It was over, blocked before it was stopped, and was moved to where there is room."""
+    printed = run_checked("""
+import threading, time, objcg
+objcg.enable()
+small, large = objcg.group("/small", max="1M"), objcg.group("/large", max="100M")
+tasks, result, BLOCK = [], [], b"x" * 1000
+held = [None] * 2000
+def wait(seconds):
+    time.sleep(seconds)
+def worker():
+    with small:
+        tasks.append(objcg.current_task())
+        try:
+            for n in range(2000):
+                held[n] = BLOCK + BLOCK[:1]
+                if n > 1000:
+                    wait(0.05)
+                if large == objcg.current_group():
+                    break
+            result.append("went on")
+        except objcg.MemoryLimitExceeded as error:
+            result.append(f"{error.group.path}in{objcg.current_group().path}")
+while result in ([], ["/smallin/small"]):  # stopped before it was moved
+    result.clear()
+    thread = threading.Thread(target=worker)
+    before = small.memory.events["raised"]
+    thread.start()
+    while small.memory.events["raised"] == before and thread.is_alive():
+        time.sleep(0.001)
+    if thread.is_alive():
+        tasks[-1].move(large)
+    thread.join()
+    held[:] = [None] * 2000
+print(*result, objcg.audit().drift)
+""")
+    assert printed == ["went", "on", "0"]
+
+
 def test_callbacks_are_called_for_what_the_program_does_not_for_what_they_do() -> None:
     """One that allocates in a group that is over would call itself for ever."""
     printed = run_checked("""
