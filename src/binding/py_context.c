@@ -98,8 +98,12 @@ static void cache_task(struct thread_cache *cache, struct task *task)
  */
 static inline void look_at_context(struct thread_cache *cache, PyThreadState *ts)
 {
+	const struct task *before = cache->task;
+
 	cache_task(cache, membership_task(contextvar_get(ts->context)));
-	if (unlikely(load_relaxed(&limits_armed)))
+	if (unlikely(load_relaxed(&limits_armed)) &&
+	    (cache->task != before || cache->context_ver != ts->context_ver ||
+	     !limits_is_entering(ts)))
 		limits_context_changed(ts);
 	cache->context_ver = ts->context_ver;
 }
@@ -370,6 +374,8 @@ int membership_set(struct thread_cache *cache, Membership *membership)
 {
 	PyObject *cell = contextvar_get_unshared(cache->ts->context);
 
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(cache->ts);
 	if (likely(cell && Py_TYPE(cell) == &Cell_Type)) {
 		Membership *before = ((Cell *)cell)->membership;
 
@@ -388,8 +394,6 @@ int membership_set(struct thread_cache *cache, Membership *membership)
 int membership_go_back(struct thread_cache *cache, Membership *before)
 {
 	cache_task(cache, before->task);
-	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(cache->ts);
 	if (likely(membership_set(cache, before) == 0))
 		return 0;
 	thread_cache_forget(cache); /* the context is as it was, and the cache is not */

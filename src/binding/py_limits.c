@@ -21,7 +21,7 @@
  *   takes a coroutine that ends right after a call that blocked.
  *
  * Neither raises where the innermost frame is of a library that keeps the books
- * of an event loop or of threads (`uninterruptible` below): asyncio's call_soon()
+ * of an event loop or of threads (py_interruptible.c): asyncio's call_soon()
  * runs in the context of the task it is to wake, and an exception there loses
  * the wake-up.  The next allocation over the limit asks again.  (Nor does the
  * pending call ask again by itself: CPython runs what is pending until nothing
@@ -34,10 +34,6 @@
  */
 #include "binding.h"
 
-#include <frameobject.h>
-#include <opcode.h>
-
-#include <string.h>
 #include <time.h>
 
 _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or taken back */
@@ -66,102 +62,6 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
 			return memcg_id(memcg);
 	}
 	return 0;
-}
-
-/*
- * Top-level packages in whose frames nothing is raised: event loops and thread
- * pools, and what prints an error that is on its way already.  trio keeps
- * KeyboardInterrupt out of its frames for the same reason.
- */
-static const char *const uninterruptible[] = {
-	"_colorize", "anyio",	   "ast",	 "asyncio",   "atexit",
-	"codecs",    "concurrent", "contextlib", "encodings", "gevent",
-	"greenlet",  "importlib",  "linecache",	 "logging",   "multiprocessing",
-	"objcg",     "outcome",	   "queue",	 "selectors", "sniffio",
-	"threading", "tokenize",   "traceback",	 "trio",      "uvloop",
-	"warnings",  "weakref",
-};
-
-static int is_program_frame(PyFrameObject *frame)
-{
-	PyObject *globals;
-	PyObject *name;
-	const char *text;
-	int interruptible = 1;
-
-	globals = PyObject_GetAttrString((PyObject *)frame, "f_globals");
-	name = globals && PyDict_Check(globals) ? PyDict_GetItemString(globals, "__name__") : NULL;
-	text = name && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
-	for (size_t i = 0; text && i < sizeof(uninterruptible) / sizeof(uninterruptible[0]); i++) {
-		size_t len = strlen(uninterruptible[i]);
-
-		if (strncmp(text, uninterruptible[i], len) == 0 &&
-		    (text[len] == '.' || text[len] == '\0'))
-			interruptible = 0;
-	}
-	PyErr_Clear();
-	Py_XDECREF(globals);
-	return interruptible;
-}
-
-/*
- * Whether a coroutine has only just been entered.  Where code of the program
- * awaits it, raising in it is as if the await itself had failed.  (This does
- * not hold for functions: one may have been called by a C function that is in
- * the middle of something, as Future.set_result() calls call_soon().)
- */
-static int is_coroutine_entry(PyFrameObject *frame)
-{
-	PyCodeObject *code = PyFrame_GetCode(frame);
-	PyObject *lasti = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
-	int entry = (code->co_flags & CO_COROUTINE) && lasti && PyLong_AsLong(lasti) <= 8;
-
-	PyErr_Clear();
-	Py_DECREF(code);
-	Py_XDECREF(lasti);
-	return entry;
-}
-
-#if PY_VERSION_HEX < 0x030B0000
-/*
- * Whether a coroutine was just made and is awaited next.  3.10 checks between
- * the two; an exception there leaves a coroutine that was never awaited, and a
- * warning about it.  The entry of that coroutine will do as well.
- */
-static int is_about_to_await(PyFrameObject *frame)
-{
-	PyCodeObject *code = PyFrame_GetCode(frame);
-	PyObject *lasti = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
-	Py_ssize_t next = lasti ? PyLong_AsSsize_t(lasti) + 2 : -1;
-	int about = next >= 0 && next < PyBytes_GET_SIZE(code->co_code) &&
-		    (unsigned char)PyBytes_AS_STRING(code->co_code)[next] == GET_AWAITABLE;
-
-	PyErr_Clear();
-	Py_DECREF(code);
-	Py_XDECREF(lasti);
-	return about;
-}
-#else
-#define is_about_to_await(frame) 0
-#endif
-
-/* Whether an exception may be raised in this frame; NULL: no. */
-static int frame_is_interruptible(PyFrameObject *frame)
-{
-	PyFrameObject *back;
-	int interruptible;
-
-	if (!frame)
-		return 0;
-	if (is_program_frame(frame))
-		return !is_about_to_await(frame);
-	if (!is_coroutine_entry(frame))
-		return 0;
-	back = PyFrame_GetBack(frame);
-	PyErr_Clear();
-	interruptible = back && is_program_frame(back);
-	Py_XDECREF(back);
-	return interruptible;
 }
 
 /* Whether the thread is in the handler of a MemoryError, for which it needs memory. */
@@ -239,10 +139,15 @@ static struct {
 	_Atomic uint32_t gid;
 } offenders[NR_OFFENDERS];
 
+static unsigned slot_of(unsigned long thread)
+{
+	return (unsigned)((thread >> 12) ^ (thread >> 20)) % NR_OFFENDERS;
+}
+
 static void offender_note(uint32_t gid)
 {
 	unsigned long thread = PyThread_get_thread_ident();
-	unsigned slot = (unsigned)((thread >> 12) ^ (thread >> 20)) % NR_OFFENDERS;
+	unsigned slot = slot_of(thread);
 
 	store_relaxed(&offenders[slot].thread, thread);
 	store_release(&offenders[slot].gid, gid);
@@ -331,6 +236,25 @@ void limits_context_changed(PyThreadState *ts)
 	}
 }
 
+/*
+ * Threads for which one was set last while they stood at the entry of a coroutine, by
+ * the GIL.  Of two in one slot one is forgotten, and has to be stopped again.
+ */
+static unsigned long entering[NR_OFFENDERS];
+
+/*
+ * CPython 3.13 raises not at the eval-breaker at which the thread has given up the GIL,
+ * but at the next one.  From a frame of the program that may be at the end of an `async
+ * with`, or in call_soon(), so there an allocation in between, as of the coroutine that
+ * ends it, takes the exception back.  At the start of a library's coroutine the next one
+ * will do as well, and there always is an allocation in between: were it taken back
+ * there, too, a thread that meets its eval-breakers only there would never be stopped.
+ */
+int limits_is_entering(const PyThreadState *ts)
+{
+	return entering[slot_of(ts->thread_id)] == ts->thread_id;
+}
+
 struct candidate {
 	unsigned long thread;
 	PyObject *context;
@@ -386,7 +310,7 @@ static const struct task *task_of_context(PyObject *context)
 }
 
 static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *memcg,
-	       const struct task *task)
+	       const struct task *task, int where)
 {
 	PyObject *key = PyLong_FromUnsignedLong(thread);
 	PyObject *report = Py_BuildValue("IKKLL", (unsigned int)memcg_id(memcg),
@@ -402,6 +326,7 @@ static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *mem
 		return -1;
 	Py_INCREF(exception);
 	Py_XSETREF(armed_class, exception);
+	entering[slot_of(thread)] = where == FRAME_ENTERED ? thread : 0;
 	if (PyThreadState_SetAsyncExc(thread, exception) == 1)
 		fetch_add_relaxed(&limits_armed, 1);
 	return 0;
@@ -439,12 +364,14 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 			const struct task *task = task_of_context(candidates[i].context);
 
 			int slot = find_offender(candidates[i].thread, memcg_id(memcg));
+			int where = frame_is_interruptible(candidates[i].frame);
 
 			if (slot >= 0)
 				store_relaxed(&offenders[slot].gid, 0);
 			if (memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
-			    frame_is_interruptible(candidates[i].frame)) {
-				failed = arm(candidates[i].thread, exception, memcg, task) < 0;
+			    where != FRAME_IS_NOT) {
+				failed = arm(candidates[i].thread, exception, memcg, task, where) <
+					 0;
 				raised = candidates[i].thread;
 			}
 		}
@@ -460,26 +387,33 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	return PyLong_FromUnsignedLong(raised);
 }
 
-/* Whether the group that a thread was stopped for is there still, and over its max. */
-static int is_over_still(PyObject *report)
+/*
+ * Whether a thread that was stopped is to be stopped still: its group is there, over its
+ * max, and the thread's task in it.
+ */
+static int is_over_still(const PyThreadState *ts, PyObject *report)
 {
 	unsigned int gid;
 	unsigned long long uid;
 	struct mem_cgroup *memcg;
+	struct task *task;
 
 	if (!report)
 		return 1; /* not ours to judge */
 	gid = (unsigned int)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(report, 0));
 	uid = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 1));
 	memcg = memcg_from_id(gid);
+	task = &region.tasks[task_index(task_of_context(ts->context))];
 	return memcg->uid == uid && load_acquire(&memcg->state) == MEMCG_ONLINE &&
-	       memcg_current(memcg) > load_relaxed(&memcg->memory.max);
+	       memcg_current(memcg) > load_relaxed(&memcg->memory.max) &&
+	       memcg_is_descendant(memcg_from_id(task_gid(task)), memcg);
 }
 
 /*
  * A thread that blocks gets its exception when it goes on, hours later perhaps, and
  * what it has just received is lost by it.  So it is taken back when there is room
- * again.  Returns how many are left.  The GIL is held, and nothing here runs bytecode.
+ * again, or the thread's task was moved to another group.  Returns how many are left.
+ * The GIL is held, and nothing here runs bytecode.
  */
 static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 {
@@ -500,7 +434,7 @@ static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 		key = PyLong_FromUnsignedLong(ts->thread_id);
 		if (!key)
 			return NULL;
-		if (!is_over_still(PyDict_GetItemWithError(reports, key))) {
+		if (!is_over_still(ts, PyDict_GetItemWithError(reports, key))) {
 			if (PyDict_DelItem(reports, key) < 0)
 				PyErr_Clear();
 			limits_context_changed(ts);
@@ -511,6 +445,16 @@ static PyObject *take_back_exceptions(PyObject *module, PyObject *unused)
 	/* Those of threads that have ended are counted no more. */
 	store_relaxed(&limits_armed, armed);
 	return PyLong_FromLong(armed);
+}
+
+/* A task is in another group: what was set for it, and not raised yet, is not its any more. */
+void limits_task_moved(void)
+{
+	PyObject *left = take_back_exceptions(NULL, NULL);
+
+	if (!left)
+		PyErr_Clear(); /* the reclaimer does it, soon */
+	Py_XDECREF(left);
 }
 
 static PyObject *pending_report(PyObject *module, PyObject *unused)

@@ -6,10 +6,14 @@ Each in a process of its own, as most of it cannot be undone.
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .programs import interpreters, run_checked, run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # 3.12 warns of a fork() beside the reclaimer's thread.
 NO_WARNING = ("-W", "ignore::DeprecationWarning")
@@ -144,6 +148,74 @@ thread.join()
 print(*result, objcg.audit().drift)
 """)
     assert printed in (["b'x'", "0"], ["stopped", "0"])
+
+
+def test_a_thread_that_was_moved_is_not_stopped_for_the_limit_of_its_group_before() -> None:
+    """It was over, blocked before it was stopped, and was moved to where there is room."""
+    printed = run_checked("""
+import threading, time, objcg
+objcg.enable()
+small, large = objcg.group("/small", max="1M"), objcg.group("/large", max="100M")
+tasks, result, BLOCK = [], [], b"x" * 1000
+held = [None] * 2000
+def wait(seconds):
+    time.sleep(seconds)
+def worker():
+    with small:
+        tasks.append(objcg.current_task())
+        try:
+            for n in range(2000):
+                held[n] = BLOCK + BLOCK[:1]
+                if n > 1000:
+                    wait(0.05)
+                if large == objcg.current_group():
+                    break
+            result.append("went on")
+        except objcg.MemoryLimitExceeded as error:
+            result.append(f"{error.group.path}in{objcg.current_group().path}")
+while result in ([], ["/smallin/small"]):  # stopped before it was moved
+    result.clear()
+    thread = threading.Thread(target=worker)
+    before = small.memory.events["raised"]
+    thread.start()
+    while small.memory.events["raised"] == before and thread.is_alive():
+        time.sleep(0.001)
+    if thread.is_alive():
+        tasks[-1].move(large)
+    thread.join()
+    held[:] = [None] * 2000
+print(*result, objcg.audit().drift)
+""")
+    assert printed == ["went", "on", "0"]
+
+
+def test_no_error_comes_in_the_middle_of_the_import_system(tmp_path: Path) -> None:
+    """It keeps locks of modules, under other names where a program has not imported importlib."""
+    (tmp_path / "imported.py").write_text("\n".join(f"x{n} = [{n}]" for n in range(100)))
+    printed = run_checked(f"""
+import sys, objcg
+sys.path.insert(0, {str(tmp_path)!r})
+objcg.enable()
+group = objcg.group("/g", max="256K")
+places, stopped = set(), 0
+with group:
+    for size in range(400):
+        held = None
+        try:
+            held = [bytes(640) for _ in range(size)]
+            import imported
+        except objcg.MemoryLimitExceeded as error:
+            at = error.__traceback__
+            while at.tb_next:
+                at = at.tb_next
+            places.add(at.tb_frame.f_globals["__name__"])
+            stopped += 1
+        except MemoryError:
+            pass
+        sys.modules.pop("imported", None)
+print(stopped > 10, *sorted(places - {{"__main__", "imported"}}), objcg.audit().drift)
+""")
+    assert printed == ["True", "0"]
 
 
 def test_callbacks_are_called_for_what_the_program_does_not_for_what_they_do() -> None:
