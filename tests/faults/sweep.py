@@ -347,6 +347,8 @@ def main():
     # steering sets limits: from then on the process has objcg's reclaimer, a thread in C, and
     # CPython warns at each fork. The child has none of it, until objcg starts one for it.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    # who starts it in the background may have SIGINT ignored, and asyncio does less then
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     fault = Allocations() if arguments.plain else Charges()
     sys.path.insert(0, str(HERE))
     import programs as of_the_library
