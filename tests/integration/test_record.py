@@ -175,6 +175,44 @@ def test_what_exec_began_is_not_recorded_as_what_was_before(program, record, tmp
     assert (status, "another program, pid " in again.begun) == (1, True)
 
 
+@pytest.fixture
+def spoil(program):
+    """Have the region of the program be no region any more."""
+
+    def spoiled():
+        with open(program.path, "r+b") as file:
+            file.write(bytes(8))
+
+    return spoiled
+
+
+def test_what_was_read_before_a_region_was_damaged_is_kept(program, record, spoil, tmp_path):
+    # far less than a second, after which samples are written anyway
+    recorder = record(program.pid, "--interval", "0.01")
+    program("+ 3000000")
+    time.sleep(0.2)
+    spoil()
+    status, told = recorder.ended()
+    assert status == 1
+    assert told.count("a sample is missing: ") == 9
+    assert told.endswith("it is not a region file of objcg\n")
+    with Recording(str(tmp_path / "r.db")) as recording:
+        assert usage(recording, "/job")[-1] >= 3_000_000
+
+
+@pytest.mark.parametrize("ending", ["stopped", "duration"])
+def test_a_last_sample_that_cannot_be_read_fails_nothing(ending, program, record, spoil, tmp_path):
+    options = ["--duration", "5"] if ending == "duration" else []
+    recorder = record(program.pid, "--interval", "3600", *options)
+    spoil()
+    if ending == "stopped":
+        recorder.process.send_signal(signal.SIGINT)
+    status, told = recorder.ended()
+    assert (status, told.count("a sample is missing: ")) == (0, 1)
+    with Recording(str(tmp_path / "r.db")) as recording:
+        assert (recording.samples, recording.sessions[0].ending) == (1, ending)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_recording_with_a_last_sample(number, program, record, tmp_path):
     recorder = record(program.pid, "--interval", "3600")

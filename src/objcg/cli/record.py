@@ -81,8 +81,9 @@ def run(options: argparse.Namespace) -> int:
 def _record(writer: Writer, watch: Watch, interval: float, duration: float | None) -> int:
     process = watch.latest.region
     name = f"process {process.pid} ({printable(process.command)})"
-    tell(f"recording {name} into {writer.path}")
     with _Waiter(process.pid) as waiter:
+        # only now: who reads it may stop the recording
+        tell(f"recording {name} into {writer.path}")
         ending = _samples(writer, watch, waiter, interval, duration)
     writer.end(ending)
     samples, groups, size = writer.totals
@@ -106,21 +107,23 @@ def _samples(
         due += interval * max(1, math.ceil((time.monotonic() - due) / interval))
         until = due if duration is None else min(due, began + duration)
         stopped = waiter.wait(until)
+        state = State.RUNNING
         try:
             sample = watch.sample()
             if sample.state not in UNSEEN:
                 # of one that was killed this is the state at its death
                 writer.add(sample, clock())
-            unread = 0
+            state, unread = sample.state, 0
         except region.RegionError as error:
             # a process that changes its groups all the time may not be read at once
             unread += 1
-            if unread >= _MOST_UNREAD or stopped:
+            if unread >= _MOST_UNREAD:
+                # what was read before is kept
+                writer.commit()
                 raise
             tell(f"a sample is missing: {error}")
-            continue
-        if sample.state is not State.RUNNING:
-            return str(sample.state.value)
+        if state is not State.RUNNING:
+            return str(state.value)
         if stopped:
             return "stopped"
         if duration is not None and time.monotonic() >= began + duration:
