@@ -13,15 +13,39 @@
 /*
  * Top-level packages in whose frames nothing is raised: event loops and thread
  * pools, and what prints an error that is on its way already.  trio keeps
- * KeyboardInterrupt out of its frames for the same reason.
+ * KeyboardInterrupt out of its frames for the same reason.  The import system has its
+ * first names where nobody has imported importlib.
  */
 static const char *const uninterruptible[] = {
-	"_colorize", "anyio",	   "ast",	 "asyncio",   "atexit",
-	"codecs",    "concurrent", "contextlib", "encodings", "gevent",
-	"greenlet",  "importlib",  "linecache",	 "logging",   "multiprocessing",
-	"objcg",     "outcome",	   "queue",	 "selectors", "sniffio",
-	"threading", "tokenize",   "traceback",	 "trio",      "uvloop",
-	"warnings",  "weakref",
+	"_colorize",
+	"_frozen_importlib",
+	"_frozen_importlib_external",
+	"anyio",
+	"ast",
+	"asyncio",
+	"atexit",
+	"codecs",
+	"concurrent",
+	"contextlib",
+	"encodings",
+	"gevent",
+	"greenlet",
+	"importlib",
+	"linecache",
+	"logging",
+	"multiprocessing",
+	"objcg",
+	"outcome",
+	"queue",
+	"selectors",
+	"sniffio",
+	"threading",
+	"tokenize",
+	"traceback",
+	"trio",
+	"uvloop",
+	"warnings",
+	"weakref",
 };
 
 static int is_program_frame(PyFrameObject *frame)

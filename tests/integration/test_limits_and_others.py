@@ -6,10 +6,14 @@ Each in a process of its own, as most of it cannot be undone.
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .programs import interpreters, run_checked, run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # 3.12 warns of a fork() beside the reclaimer's thread.
 NO_WARNING = ("-W", "ignore::DeprecationWarning")
@@ -183,6 +187,35 @@ while result in ([], ["/smallin/small"]):  # stopped before it was moved
 print(*result, objcg.audit().drift)
 """)
     assert printed == ["went", "on", "0"]
+
+
+def test_no_error_comes_in_the_middle_of_the_import_system(tmp_path: Path) -> None:
+    """It keeps locks of modules, under other names where a program has not imported importlib."""
+    (tmp_path / "imported.py").write_text("\n".join(f"x{n} = [{n}]" for n in range(100)))
+    printed = run_checked(f"""
+import sys, objcg
+sys.path.insert(0, {str(tmp_path)!r})
+objcg.enable()
+group = objcg.group("/g", max="256K")
+places, stopped = set(), 0
+with group:
+    for size in range(400):
+        held = None
+        try:
+            held = [bytes(640) for _ in range(size)]
+            import imported
+        except objcg.MemoryLimitExceeded as error:
+            at = error.__traceback__
+            while at.tb_next:
+                at = at.tb_next
+            places.add(at.tb_frame.f_globals["__name__"])
+            stopped += 1
+        except MemoryError:
+            pass
+        sys.modules.pop("imported", None)
+print(stopped > 10, *(name for name in places if "importlib" in name), objcg.audit().drift)
+""")
+    assert printed == ["True", "0"]
 
 
 def test_callbacks_are_called_for_what_the_program_does_not_for_what_they_do() -> None:
