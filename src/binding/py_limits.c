@@ -74,6 +74,24 @@ static int is_handling_memory_error(const PyThreadState *ts)
 	return item && PyErr_GivenExceptionMatches(item->exc_value, PyExc_MemoryError);
 }
 
+/*
+ * What the handler does between two bytecodes of the program must not fail because the
+ * program is as deep as it may be: reclaim would not be done, and the program get a
+ * RecursionError out of the middle of objcg.  (It takes some 15 frames, shrinkers more.)
+ */
+#define HANDLER_DEPTH 100
+
+static void add_depth(PyThreadState *ts, int frames)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+	ts->py_recursion_remaining += frames;
+#elif PY_VERSION_HEX >= 0x030B0000
+	ts->recursion_remaining += frames;
+#else
+	ts->recursion_depth -= frames;
+#endif
+}
+
 /* The exception for the task that is current, None for none, NULL with an error set. */
 static PyObject *exception_for_current_task(void)
 {
@@ -96,9 +114,11 @@ static PyObject *exception_for_current_task(void)
 	if (!interruptible)
 		Py_RETURN_NONE;
 	charges_forced++;
+	add_depth(ts, HANDLER_DEPTH);
 	exception = PyObject_CallFunction(over_handler, "IKLL", (unsigned int)gid,
 					  (unsigned long long)memcg_from_id(gid)->uid,
 					  (long long)usage, (long long)limit);
+	add_depth(ts, -HANDLER_DEPTH);
 	charges_forced--;
 	return exception;
 }
