@@ -143,11 +143,18 @@ PyObject *group_exit_method(PyObject *object, PyObject *const *args, Py_ssize_t 
 {
 	GroupBase *self = (GroupBase *)object;
 
-	(void)args;
-	(void)nargs;
-	if (group_exit(self->gid, self->gen) < 0)
-		return NULL;
-	Py_RETURN_NONE;
+	if (likely(group_exit(self->gid, self->gen) == 0))
+		Py_RETURN_NONE;
+	/*
+	 * A generator or coroutine that nobody will go on with is closed wherever its
+	 * last reference goes: there is nothing to leave there, nor anybody to be told.
+	 */
+	if (nargs > 0 && args[0] == PyExc_GeneratorExit &&
+	    PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+		PyErr_Clear();
+		Py_RETURN_NONE;
+	}
+	return NULL;
 }
 
 static PyObject *run_inside(PyObject *object, PyObject *name, PyObject *function, PyObject *args,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -65,6 +65,32 @@ def test_a_generator_that_is_dropped_leaves_its_group(fresh_group: objcg.Group) 
     gc.collect()
     assert objcg.current_group() == objcg.root
     assert fresh_group.tasks == 0
+
+
+def test_a_task_that_is_dropped_closes_its_coroutine_as_without_groups(
+    fresh_group: objcg.Group,
+) -> None:
+    """It is closed where its last reference goes: an error there would be taken for the job's."""
+    failed: list[Exception] = []
+
+    async def work() -> None:
+        while len(failed) < 3:
+            try:
+                with fresh_group:
+                    await asyncio.sleep(3600)
+            except Exception as error:
+                failed.append(error)
+
+    loop = asyncio.new_event_loop()
+    task: Any = loop.create_task(work())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert fresh_group.tasks == 1
+    loop.close()
+    task._log_destroy_pending = False
+    del task
+    gc.collect()
+    assert failed == []
+    assert (fresh_group.tasks, objcg.current_group()) == (0, objcg.root)
 
 
 def test_groups_left_out_of_order(fresh_group: objcg.Group) -> None:
