@@ -143,8 +143,7 @@ typedef struct membership {
 	const PyObject *context;     /* where; to compare with, it may be gone */
 	uint32_t gid;		     /* the group it was entered by */
 	uint32_t gen;
-	bool exited;
-	bool left_elsewhere; /* in a copy of that context: it is over for both */
+	uint32_t over; /* EXITED, LEFT_IN_A_COPY */
 } Membership;
 
 /*
@@ -334,16 +333,12 @@ extern PyMethodDef greenlet_methods[];
 void limits_notice(const struct charge_result *result, int has_gil);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
-int limits_is_entering(const PyThreadState *ts);
 void limits_task_moved(void);
 extern _Atomic int limits_armed;
 void limits_after_fork_child(void);
 extern PyMethodDef limits_methods[];
 
 /* --- py_interruptible.c -------------------------------------------------- */
-
-/* What frame_is_interruptible() says: of the program's, or a coroutine that was just entered. */
-enum { FRAME_IS_NOT, FRAME_OF_PROGRAM, FRAME_ENTERED };
 
 int frame_is_interruptible(PyFrameObject *frame);
 

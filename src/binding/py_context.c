@@ -98,12 +98,8 @@ static void cache_task(struct thread_cache *cache, struct task *task)
  */
 static inline void look_at_context(struct thread_cache *cache, PyThreadState *ts)
 {
-	const struct task *before = cache->task;
-
 	cache_task(cache, membership_task(contextvar_get(ts->context)));
-	if (unlikely(load_relaxed(&limits_armed)) &&
-	    (cache->task != before || cache->context_ver != ts->context_ver ||
-	     !limits_is_entering(ts)))
+	if (unlikely(load_relaxed(&limits_armed)))
 		limits_context_changed(ts);
 	cache->context_ver = ts->context_ver;
 }
@@ -312,7 +308,8 @@ struct task *membership_task(PyObject *value)
 	return as_membership(value)->task;
 }
 
-static Membership *membership_new(struct task *task, Membership *previous)
+static Membership *membership_new(struct task *task, Membership *previous, uint32_t gid,
+				  uint32_t gen)
 {
 	Membership *self = membership_alloc();
 
@@ -322,10 +319,9 @@ static Membership *membership_new(struct task *task, Membership *previous)
 	self->previous = previous;
 	Py_XINCREF(previous);
 	self->context = NULL;
-	self->gid = 0;
-	self->gen = 0;
-	self->exited = false;
-	self->left_elsewhere = false;
+	self->gid = gid;
+	self->gen = gen;
+	self->over = 0;
 	return self;
 }
 
@@ -374,8 +370,6 @@ int membership_set(struct thread_cache *cache, Membership *membership)
 {
 	PyObject *cell = contextvar_get_unshared(cache->ts->context);
 
-	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(cache->ts);
 	if (likely(cell && Py_TYPE(cell) == &Cell_Type)) {
 		Membership *before = ((Cell *)cell)->membership;
 
@@ -394,6 +388,8 @@ int membership_set(struct thread_cache *cache, Membership *membership)
 int membership_go_back(struct thread_cache *cache, Membership *before)
 {
 	cache_task(cache, before->task);
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(cache->ts);
 	if (likely(membership_set(cache, before) == 0))
 		return 0;
 	thread_cache_forget(cache); /* the context is as it was, and the cache is not */
@@ -414,14 +410,17 @@ void charge_root_end(void)
 	thread_cache_now();
 }
 
+/* What is over of an entry: all, or what the context in which it was made, and a copy of it, have. */
+enum { EXITED = 1, LEFT_IN_A_COPY = 2 };
+
 /* Whether it is over for whoever runs in this context. */
 static inline bool is_over(const Membership *self, const PyObject *context)
 {
-	return self->exited || (self->left_elsewhere && self->context == context);
+	return unlikely(self->over) && ((self->over & EXITED) || self->context == context);
 }
 
 /* This one, or the first before it, that is not over for the context; root's if all are. */
-static Membership *first_open(Membership *self, const PyObject *context)
+static __attribute__((noinline)) Membership *first_open(Membership *self, const PyObject *context)
 {
 	while (self && is_over(self, context))
 		self = self->previous;
@@ -431,6 +430,7 @@ static Membership *first_open(Membership *self, const PyObject *context)
 int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 {
 	struct thread_cache *cache = thread_cache_now();
+	Membership *current;
 	Membership *self;
 	struct task *task;
 	int err = 0;
@@ -441,13 +441,14 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 		raise_no_record(err, "task", SECTION_TASK);
 		return -1;
 	}
-	self = membership_new(task, first_open(membership_current(cache), cache->ts->context));
+	current = membership_current(cache);
+	if (unlikely(current->over))
+		current = first_open(current, cache->ts->context);
+	self = membership_new(task, current, memcg_id(memcg), gen);
 	if (!self) {
 		task_free(task);
 		return -1;
 	}
-	self->gid = memcg_id(memcg);
-	self->gen = gen;
 	if (name) {
 		Py_ssize_t len;
 		const char *text = PyUnicode_AsUTF8AndSize(name, &len);
@@ -458,8 +459,7 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 			PyErr_Clear(); /* surrogates: it goes without a name */
 	}
 	failed = membership_set(cache, self);
-	if (likely(!failed))
-		self->context = thread_cache.ts->context;
+	self->context = cache->ts->context; /* of a thread that had none it was just made */
 	Py_DECREF(self);
 	return failed;
 }
@@ -489,13 +489,16 @@ static int go_back(struct thread_cache *cache, Membership *target)
 int group_exit(uint32_t gid, uint32_t gen)
 {
 	struct thread_cache *cache = thread_cache_now();
-	const PyObject *context = cache->ts->context;
 	Membership *current = membership_current(cache);
-	Membership *top = first_open(current, context);
-	Membership *self = top;
+	Membership *top = current;
+	Membership *self;
+	Membership *target;
 	int failed;
 
-	while (self && (is_over(self, context) || self->gid != gid || self->gen != gen))
+	if (unlikely(top->over))
+		top = first_open(top, cache->ts->context);
+	self = top;
+	while (self && (self->gid != gid || self->gen != gen || is_over(self, cache->ts->context)))
 		self = self->previous;
 	if (!self) {
 		if (top != current && go_back(cache, top) < 0)
@@ -506,13 +509,16 @@ int group_exit(uint32_t gid, uint32_t gen)
 		return -1;
 	}
 	if (self != top) {
-		self->exited = true;
+		self->over = EXITED;
 		return 0;
 	}
+	target = self->previous;
+	if (unlikely(!target || target->over))
+		target = first_open(target, cache->ts->context);
 	Py_INCREF(self);
-	failed = go_back(cache, first_open(self->previous, context));
-	if (unlikely(self->context != context)) {
-		self->left_elsewhere |= !failed;
+	failed = go_back(cache, target);
+	if (unlikely(self->context != cache->ts->context)) {
+		self->over |= failed ? 0 : LEFT_IN_A_COPY;
 	} else if (!failed) {
 		/*
 		 * This entry is over, here and for whoever has inherited it.  They go on
@@ -558,7 +564,7 @@ int context_init(void)
 {
 	main_thread = find_main_thread();
 	main_interpreter = PyInterpreterState_Main();
-	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL);
+	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL, 0, 0);
 	if (!root_membership)
 		return -1;
 	return contextvar_prepare();
