@@ -333,12 +333,16 @@ extern PyMethodDef greenlet_methods[];
 void limits_notice(const struct charge_result *result, int has_gil);
 /* A pending MemoryLimitExceeded must not reach code of another context. */
 void limits_context_changed(PyThreadState *ts);
+int limits_is_entering(const PyThreadState *ts);
 void limits_task_moved(void);
 extern _Atomic int limits_armed;
 void limits_after_fork_child(void);
 extern PyMethodDef limits_methods[];
 
 /* --- py_interruptible.c -------------------------------------------------- */
+
+/* What frame_is_interruptible() says: of the program's, or a coroutine that was just entered. */
+enum { FRAME_IS_NOT, FRAME_OF_PROGRAM, FRAME_ENTERED };
 
 int frame_is_interruptible(PyFrameObject *frame);
 

@@ -91,6 +91,15 @@ static void cache_task(struct thread_cache *cache, struct task *task)
 	cache->task_gen = load_relaxed(&task->gen);
 }
 
+/* Before the cache is told what runs now. */
+static __attribute__((noinline)) void take_back_if_changed(const struct thread_cache *cache,
+							   PyThreadState *ts)
+{
+	if (cache->task != membership_task(contextvar_get(ts->context)) ||
+	    cache->context_ver != ts->context_ver || !limits_is_entering(ts))
+		limits_context_changed(ts);
+}
+
 /*
  * Called from hooks, in the middle of anything: contextvar_get() neither
  * allocates nor runs code of the program.  The thread state is of the main
@@ -98,9 +107,9 @@ static void cache_task(struct thread_cache *cache, struct task *task)
  */
 static inline void look_at_context(struct thread_cache *cache, PyThreadState *ts)
 {
-	cache_task(cache, membership_task(contextvar_get(ts->context)));
 	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(ts);
+		take_back_if_changed(cache, ts);
+	cache_task(cache, membership_task(contextvar_get(ts->context)));
 	cache->context_ver = ts->context_ver;
 }
 
@@ -436,6 +445,9 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 	int err = 0;
 	int failed;
 
+	/* What was set for the task that is left here. */
+	if (unlikely(load_relaxed(&limits_armed)))
+		limits_context_changed(cache->ts);
 	task = task_alloc(memcg, &err);
 	if (!task) {
 		raise_no_record(err, "task", SECTION_TASK);

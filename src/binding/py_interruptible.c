@@ -148,14 +148,14 @@ int frame_is_interruptible(PyFrameObject *frame)
 	int interruptible;
 
 	if (!frame)
-		return 0;
+		return FRAME_IS_NOT;
 	if (is_program_frame(frame))
-		return !is_about_to_await(frame);
+		return is_about_to_await(frame) ? FRAME_IS_NOT : FRAME_OF_PROGRAM;
 	if (!is_coroutine_entry(frame))
-		return 0;
+		return FRAME_IS_NOT;
 	back = PyFrame_GetBack(frame);
 	PyErr_Clear();
 	interruptible = back && is_program_frame(back);
 	Py_XDECREF(back);
-	return interruptible;
+	return interruptible ? FRAME_ENTERED : FRAME_IS_NOT;
 }

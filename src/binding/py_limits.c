@@ -19,11 +19,6 @@
  *   back.  What remains is a switch of contexts with no allocation and no
  *   eval-breaker in between; CPython checks after calls and at loops, so that
  *   takes a coroutine that ends right after a call that blocked.
- *   CPython 3.13 raises not at the eval-breaker at which the thread has given up
- *   the GIL, but at the next one, which may be the end of an `async with`, or in
- *   call_soon().  So any allocation in between takes it back, as the making of a
- *   coroutine does; a thread all of whose eval-breakers follow one is then stopped
- *   by the ceiling only.
  *
  * Neither raises where the innermost frame is of a library that keeps the books
  * of an event loop or of threads (py_interruptible.c): asyncio's call_soon()
@@ -164,10 +159,15 @@ static struct {
 	_Atomic uint32_t gid;
 } offenders[NR_OFFENDERS];
 
+static unsigned slot_of(unsigned long thread)
+{
+	return (unsigned)((thread >> 12) ^ (thread >> 20)) % NR_OFFENDERS;
+}
+
 static void offender_note(uint32_t gid)
 {
 	unsigned long thread = PyThread_get_thread_ident();
-	unsigned slot = (unsigned)((thread >> 12) ^ (thread >> 20)) % NR_OFFENDERS;
+	unsigned slot = slot_of(thread);
 
 	store_relaxed(&offenders[slot].thread, thread);
 	store_release(&offenders[slot].gid, gid);
@@ -256,6 +256,25 @@ void limits_context_changed(PyThreadState *ts)
 	}
 }
 
+/*
+ * Threads for which one was set last while they stood at the entry of a coroutine, by
+ * the GIL.  Of two in one slot one is forgotten, and has to be stopped again.
+ */
+static unsigned long entering[NR_OFFENDERS];
+
+/*
+ * CPython 3.13 raises not at the eval-breaker at which the thread has given up the GIL,
+ * but at the next one.  From a frame of the program that may be at the end of an `async
+ * with`, or in call_soon(), so there an allocation in between, as of the coroutine that
+ * ends it, takes the exception back.  At the start of a library's coroutine the next one
+ * will do as well, and there always is an allocation in between: were it taken back
+ * there, too, a thread that meets its eval-breakers only there would never be stopped.
+ */
+int limits_is_entering(const PyThreadState *ts)
+{
+	return entering[slot_of(ts->thread_id)] == ts->thread_id;
+}
+
 struct candidate {
 	unsigned long thread;
 	PyObject *context;
@@ -311,7 +330,7 @@ static const struct task *task_of_context(PyObject *context)
 }
 
 static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *memcg,
-	       const struct task *task)
+	       const struct task *task, int where)
 {
 	PyObject *key = PyLong_FromUnsignedLong(thread);
 	PyObject *report = Py_BuildValue("IKKLL", (unsigned int)memcg_id(memcg),
@@ -327,6 +346,7 @@ static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *mem
 		return -1;
 	Py_INCREF(exception);
 	Py_XSETREF(armed_class, exception);
+	entering[slot_of(thread)] = where == FRAME_ENTERED ? thread : 0;
 	if (PyThreadState_SetAsyncExc(thread, exception) == 1)
 		fetch_add_relaxed(&limits_armed, 1);
 	return 0;
@@ -364,12 +384,14 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 			const struct task *task = task_of_context(candidates[i].context);
 
 			int slot = find_offender(candidates[i].thread, memcg_id(memcg));
+			int where = frame_is_interruptible(candidates[i].frame);
 
 			if (slot >= 0)
 				store_relaxed(&offenders[slot].gid, 0);
 			if (memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
-			    frame_is_interruptible(candidates[i].frame)) {
-				failed = arm(candidates[i].thread, exception, memcg, task) < 0;
+			    where != FRAME_IS_NOT) {
+				failed = arm(candidates[i].thread, exception, memcg, task, where) <
+					 0;
 				raised = candidates[i].thread;
 			}
 		}
