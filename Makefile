@@ -65,19 +65,18 @@ pytest: $V/.objcg $V/.test ## Python tests in .venv
 # The versions of CPython that are found, without $(1), if that is one.
 found = $$(.ci/pythons | cut -d' ' -f1 | { grep -vxF -e '$(1)' || true; })
 
-# Makes the target $(1)-NAME for each name in $(2), whatever becomes of the others.
+# Makes the target $(1)-NAME for each name in $(2), AT_ONCE of them at a time, whatever becomes of the
+# others; what several print at once comes when each ends.
+AT_ONCE ?= 1
 define for_each
-@names="$(2)"; failed=; \
-for name in $$names; do \
-	printf '\n== %s %s ==\n' "$@" "$$name"; \
-	$(MAKE) --no-print-directory "$(1)-$$name" || failed="$$failed $$name"; \
-done; \
-[ -z "$$failed" ] || { echo "$@ failed:$$failed" >&2; exit 1; }; \
+@names="$(2)"; \
+$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target \
+	$$(printf '$(1)-%s ' $$names); \
 echo "$@ passed:" $$names
 endef
 
 # WITHOUT=3.13 leaves one out, such as that of .venv.
-test-all: ## Python tests on every CPython 3.10-3.13 found
+test-all: ## Python tests on every CPython 3.10-3.13 found, AT_ONCE=1 of them at a time
 	$(call for_each,test,$(call found,$(WITHOUT)))
 
 .PHONY: $(MINORS:%=test-%)
