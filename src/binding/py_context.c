@@ -317,8 +317,8 @@ struct task *membership_task(PyObject *value)
 	return as_membership(value)->task;
 }
 
-static Membership *membership_new(struct task *task, Membership *previous, uint32_t gid,
-				  uint32_t gen)
+/* The caller says by which group it was entered. */
+static Membership *membership_new(struct task *task, Membership *previous)
 {
 	Membership *self = membership_alloc();
 
@@ -328,8 +328,6 @@ static Membership *membership_new(struct task *task, Membership *previous, uint3
 	self->previous = previous;
 	Py_XINCREF(previous);
 	self->context = NULL;
-	self->gid = gid;
-	self->gen = gen;
 	self->over = 0;
 	return self;
 }
@@ -456,11 +454,13 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 	current = membership_current(cache);
 	if (unlikely(current->over))
 		current = first_open(current, cache->ts->context);
-	self = membership_new(task, current, memcg_id(memcg), gen);
+	self = membership_new(task, current);
 	if (!self) {
 		task_free(task);
 		return -1;
 	}
+	self->gid = memcg_id(memcg);
+	self->gen = gen;
 	if (name) {
 		Py_ssize_t len;
 		const char *text = PyUnicode_AsUTF8AndSize(name, &len);
@@ -529,9 +529,11 @@ int group_exit(uint32_t gid, uint32_t gen)
 		target = first_open(target, cache->ts->context);
 	Py_INCREF(self);
 	failed = go_back(cache, target);
-	if (unlikely(self->context != cache->ts->context)) {
-		self->over |= failed ? 0 : LEFT_IN_A_COPY;
-	} else if (!failed) {
+	if (unlikely(failed)) {
+		/* as it was */
+	} else if (unlikely(self->context != cache->ts->context)) {
+		self->over |= LEFT_IN_A_COPY;
+	} else {
 		/*
 		 * This entry is over, here and for whoever has inherited it.  They go on
 		 * in the group, but it keeps nothing alive that was current before.
@@ -576,9 +578,11 @@ int context_init(void)
 {
 	main_thread = find_main_thread();
 	main_interpreter = PyInterpreterState_Main();
-	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL, 0, 0);
+	root_membership = membership_new(&region.tasks[TASK_ROOT], NULL);
 	if (!root_membership)
 		return -1;
+	root_membership->gid = 0; /* by none: it cannot be left */
+	root_membership->gen = 0;
 	return contextvar_prepare();
 }
 
