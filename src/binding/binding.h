@@ -195,9 +195,9 @@ int hooks_installed(void);
 /* The object allocator that was there before. */
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);
-/* Keeps interpreters with a GIL of their own from allocating and freeing. */
-void interpreters_stop(void);
-void interpreters_start(void);
+/* Keeps all threads that do not need our GIL from allocating and freeing; we hold it. */
+void others_stop(void);
+void others_start(void);
 
 /* For a block from before enable(): see there. */
 #define OLDER_MAX ((size_t)64 << 20) /* both are there for a moment */

@@ -109,8 +109,8 @@ static inline void cpu_unlock(const struct cpu *cpu)
 		pthread_mutex_unlock(&cpu_locks[cpu->index]);
 }
 
-/* Before the core's locks, and after those of native and raw memory. */
-void interpreters_stop(void)
+/* Keeps interpreters with a GIL of their own from allocating and freeing. */
+static void interpreters_stop(void)
 {
 #if PY_VERSION_HEX >= 0x030C0000
 	pthread_mutex_lock(&interpreters_mutex);
@@ -119,13 +119,28 @@ void interpreters_stop(void)
 #endif
 }
 
-void interpreters_start(void)
+static void interpreters_start(void)
 {
 #if PY_VERSION_HEX >= 0x030C0000
 	for (int i = 0; i < MAX_INTERPRETERS && interpreters[i].interpreter; i++)
 		pthread_mutex_unlock(&cpu_locks[interpreters[i].cpu->index]);
 	pthread_mutex_unlock(&interpreters_mutex);
 #endif
+}
+
+/* In the order of the locks: those of native memory, raw's, interpreters'; the core's come after. */
+void others_stop(void)
+{
+	native_freeze();
+	raw_lock();
+	interpreters_stop();
+}
+
+void others_start(void)
+{
+	interpreters_start();
+	raw_unlock();
+	native_thaw();
 }
 
 /* --- object and mem ------------------------------------------------------ */
@@ -566,18 +581,14 @@ void settle(void)
 
 static void fork_prepare(void)
 {
-	native_freeze();
-	raw_lock();
-	interpreters_stop();
+	others_stop();
 	kmem_fork_prepare();
 }
 
 static void fork_parent(void)
 {
 	kmem_fork_parent();
-	interpreters_start();
-	raw_unlock();
-	native_thaw();
+	others_start();
 }
 
 static void fork_child(void)

@@ -315,10 +315,10 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
  * The task of another thread's context.  One that was started before us, or by code
  * that is not Python's, has none, and is root's.
  */
-static const struct task *task_of_context(PyObject *context)
+static struct task *task_of_context(PyObject *context)
 {
 	PyObject *value;
-	const struct task *task;
+	struct task *task;
 
 	if (!context)
 		return &region.tasks[TASK_ROOT];
@@ -416,17 +416,15 @@ static int is_over_still(const PyThreadState *ts, PyObject *report)
 	unsigned int gid;
 	unsigned long long uid;
 	struct mem_cgroup *memcg;
-	struct task *task;
 
 	if (!report)
 		return 1; /* not ours to judge */
 	gid = (unsigned int)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(report, 0));
 	uid = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 1));
 	memcg = memcg_from_id(gid);
-	task = &region.tasks[task_index(task_of_context(ts->context))];
 	return memcg->uid == uid && load_acquire(&memcg->state) == MEMCG_ONLINE &&
 	       memcg_current(memcg) > load_relaxed(&memcg->memory.max) &&
-	       memcg_is_descendant(memcg_from_id(task_gid(task)), memcg);
+	       memcg_is_descendant(memcg_from_id(task_gid(task_of_context(ts->context))), memcg);
 }
 
 /*

@@ -132,13 +132,9 @@ static PyObject *after_fork_child(PyObject *module, PyObject *path_object)
 		return NULL;
 	/* The region is copied, and the copy takes its place: what threads write meanwhile,
 	 * which a library may have started in the child before us, would be lost. */
-	native_freeze();
-	raw_lock();
-	interpreters_stop();
+	others_stop();
 	err = region_attach_file(PyBytes_AS_STRING(path));
-	interpreters_start();
-	raw_unlock();
-	native_thaw();
+	others_start();
 	Py_DECREF(path);
 	if (err < 0)
 		return raise_errno(err);
@@ -212,13 +208,9 @@ static PyObject *audit(PyObject *module, PyObject *unused)
 	if (!need_enabled())
 		return NULL;
 	settle();
-	native_freeze();
-	raw_lock();
-	interpreters_stop();
+	others_stop();
 	err = audit_run(&audit);
-	interpreters_start();
-	raw_unlock();
-	native_thaw();
+	others_start();
 	if (err < 0)
 		return PyErr_NoMemory();
 	list = PyList_New(0);
