@@ -132,60 +132,25 @@ static void a_refused_growth_leaves_the_block_as_it_was(void)
 	check_currents(0, 0);
 }
 
-/* CPython does not expect a smaller block to be refused (list.pop() would fail, say). */
-static void shrinking_never_fails(void)
+/*
+ * CPython does not expect that a smaller block fails (list.pop() would, say).  `make_hard` is
+ * called before each resize, with the group of who does it, and `make_easy` after it.
+ */
+static void shrinking_succeeds(void (*make_hard)(struct mem_cgroup *),
+			       void (*make_easy)(struct mem_cgroup *))
 {
 	for (int from = 0; from < NR_SIZES; from++) {
 		for (int to = 0; to <= from; to++) {
 			for (int other = 0; other < 2; other++) {
-				struct task *task = other ? they : we;
 				struct mem_cgroup *memcg = other ? theirs : ours;
 				struct charge_result result;
 				unsigned char *p = alloc(cpu, we, sizes[from]);
 				unsigned char *q;
 
 				fill(p, 0, sizes[from]);
-				/* Above its ceiling, whatever it asks for. */
-				page_counter_set_max(memcg, 0);
-				fetch_add_relaxed(&memcg->memory.usage, (int64_t)64 << 20);
-				q = resize(task, p, sizes[to], &result);
-				fetch_add_relaxed(&memcg->memory.usage, -((int64_t)64 << 20));
-				page_counter_set_max(memcg, COUNTER_UNSET);
-				if (!q)
-					fail_that("from %zu to %zu by %s was refused", sizes[from],
-						  sizes[to], other ? "another" : "its owner");
-				check_contents(q, sizes[to]);
-				check_conserved();
-				release(cpu, q);
-				check_currents(0, 0);
-			}
-		}
-	}
-}
-
-static void *no_realloc(void *p, size_t size)
-{
-	(void)p;
-	(void)size;
-	return NULL;
-}
-
-/* Nor for want of memory: ours of the same size is larger by a header, for another place. */
-static void shrinking_needs_no_memory(void)
-{
-	void *(*before)(void *, size_t) = libc_allocator.realloc;
-
-	for (int from = 0; from < NR_SIZES; from++) {
-		for (int to = 0; to <= from; to++) {
-			for (int other = 0; other < 2; other++) {
-				struct charge_result result;
-				unsigned char *p = alloc(cpu, we, sizes[from]);
-				unsigned char *q;
-
-				fill(p, 0, sizes[from]);
-				libc_allocator.realloc = no_realloc;
+				make_hard(memcg);
 				q = resize(other ? they : we, p, sizes[to], &result);
-				libc_allocator.realloc = before;
+				make_easy(memcg);
 				if (!q)
 					fail_that("from %zu to %zu by %s failed", sizes[from],
 						  sizes[to], other ? "another" : "its owner");
@@ -196,6 +161,52 @@ static void shrinking_needs_no_memory(void)
 			}
 		}
 	}
+}
+
+/* Above its ceiling, whatever it asks for. */
+static void fill_up(struct mem_cgroup *memcg)
+{
+	page_counter_set_max(memcg, 0);
+	fetch_add_relaxed(&memcg->memory.usage, (int64_t)64 << 20);
+}
+
+static void empty_again(struct mem_cgroup *memcg)
+{
+	fetch_add_relaxed(&memcg->memory.usage, -((int64_t)64 << 20));
+	page_counter_set_max(memcg, COUNTER_UNSET);
+}
+
+static void shrinking_is_never_refused(void)
+{
+	shrinking_succeeds(fill_up, empty_again);
+}
+
+static void *(*libc_realloc)(void *, size_t);
+
+static void *no_realloc(void *p, size_t size)
+{
+	(void)p;
+	(void)size;
+	return NULL;
+}
+
+static void take_realloc_away(struct mem_cgroup *memcg)
+{
+	(void)memcg;
+	libc_realloc = libc_allocator.realloc;
+	libc_allocator.realloc = no_realloc;
+}
+
+static void give_realloc_back(struct mem_cgroup *memcg)
+{
+	(void)memcg;
+	libc_allocator.realloc = libc_realloc;
+}
+
+/* Ours of the same size is larger by a header, for another place. */
+static void shrinking_needs_no_memory(void)
+{
+	shrinking_succeeds(take_realloc_away, give_realloc_back);
 }
 
 /* A reader of *result acts on a refusal; a block that was had is none. */
@@ -263,7 +274,7 @@ int main(void)
 	statistics_follow();
 	a_refused_growth_leaves_the_block_as_it_was();
 	a_block_whose_group_is_gone_can_still_grow();
-	shrinking_never_fails();
+	shrinking_is_never_refused();
 	shrinking_needs_no_memory();
 	success_reports_no_refusal();
 	return 0;
