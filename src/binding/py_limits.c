@@ -407,23 +407,28 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	return PyLong_FromUnsignedLong(raised);
 }
 
+/* The group whose limit a report is about; NULL if it was removed in the meantime. */
+static struct mem_cgroup *group_of_report(PyObject *report)
+{
+	unsigned int gid = (unsigned int)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(report, 0));
+	unsigned long long uid = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 1));
+	struct mem_cgroup *memcg = memcg_from_id(gid);
+
+	return memcg->uid == uid && load_acquire(&memcg->state) == MEMCG_ONLINE ? memcg : NULL;
+}
+
 /*
  * Whether a thread that was stopped is to be stopped still: its group is there, over its
  * max, and the thread's task in it.
  */
 static int is_over_still(const PyThreadState *ts, PyObject *report)
 {
-	unsigned int gid;
-	unsigned long long uid;
 	struct mem_cgroup *memcg;
 
 	if (!report)
 		return 1; /* not ours to judge */
-	gid = (unsigned int)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(report, 0));
-	uid = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 1));
-	memcg = memcg_from_id(gid);
-	return memcg->uid == uid && load_acquire(&memcg->state) == MEMCG_ONLINE &&
-	       memcg_current(memcg) > load_relaxed(&memcg->memory.max) &&
+	memcg = group_of_report(report);
+	return memcg && memcg_current(memcg) > load_relaxed(&memcg->memory.max) &&
 	       memcg_is_descendant(memcg_from_id(task_gid(task_of_context(ts->context))), memcg);
 }
 
@@ -475,6 +480,22 @@ void limits_task_moved(void)
 	Py_XDECREF(left);
 }
 
+/*
+ * What was set for a thread is raised now, so here it is counted, and not where it was
+ * set: it may have been taken back.  The GIL keeps the group from being removed.
+ */
+static void note_raised(PyObject *report)
+{
+	struct mem_cgroup *memcg = group_of_report(report);
+
+	if (memcg) {
+		memcg_event(memcg, EVENT_RAISED);
+		if (memcg_flag(memcg, FLAG_RAISED))
+			reclaimer_wake();
+	}
+}
+
+/* Called in the thread that is stopped, where its exception is made. */
 static PyObject *pending_report(PyObject *module, PyObject *unused)
 {
 	PyObject *key;
@@ -500,6 +521,7 @@ static PyObject *pending_report(PyObject *module, PyObject *unused)
 	else if (load_relaxed(&limits_armed) > 0)
 		fetch_add_relaxed(&limits_armed, -1);
 	Py_DECREF(key);
+	note_raised(report);
 	return report;
 }
 

@@ -367,7 +367,7 @@ static const struct {
 	const char *name;
 } flag_names[] = {
 	{FLAG_HIGH, "high"},   {FLAG_MAX, "max"},	  {FLAG_CEILING, "ceiling"},
-	{FLAG_EMPTY, "empty"}, {FLAG_REFUSED, "refused"},
+	{FLAG_EMPTY, "empty"}, {FLAG_REFUSED, "refused"}, {FLAG_RAISED, "raised"},
 };
 
 static PyObject *take_flagged(PyObject *module, PyObject *unused)

@@ -146,7 +146,8 @@ enum memcg_flag {
 	FLAG_MAX = 2,
 	FLAG_CEILING = 4,
 	FLAG_EMPTY = 8,
-	FLAG_REFUSED = 16
+	FLAG_REFUSED = 16,
+	FLAG_RAISED = 32
 };
 
 /* --- region: obj_cgroup -------------------------------------------------- */

@@ -228,8 +228,7 @@ def _raise_if_over(group: Group) -> None:
     # 0: no thread runs a task of that group at this moment; its next allocation flags it again
     if _core.raise_in_group(group.id, MemoryLimitExceeded):
         _core.exempt(group.id, reserve(limit))
-        _core.count_event(group.id, "raised")
-        _notify(group, "raised")
+        # The core counts it once the thread has got it: it may be taken back before.
 
 
 async def throttle(group: Group) -> float:
