@@ -353,6 +353,7 @@ void reclaimer_wake(void);
 /* Starts it, for limits that another process has set. From hooks with the GIL. */
 void reclaimer_start_from_hook(void);
 int reclaimer_is_running(void);
+int reclaimer_is_serving(void);
 int reclaimer_is_this_thread(void);
 void reclaimer_set_service(PyObject *service);
 void reclaimer_after_fork_child(void);

@@ -40,7 +40,7 @@ _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or
 
 static PyObject *over_handler;
 static PyObject *armed_class; /* what limits_armed counts: the class last armed */
-static PyObject *reports;     /* thread ident -> (gid, uid, task id, limit, usage) */
+static PyObject *reports;     /* thread ident -> (gid, uid, task id, limit, usage, reserve) */
 
 /* --- the main thread ----------------------------------------------------- */
 
@@ -62,6 +62,32 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
 			return memcg_id(memcg);
 	}
 	return 0;
+}
+
+/*
+ * What a task may use to handle its error.  Once, until the group has been below its
+ * limit: or it would creep up to the ceiling.
+ */
+static void grant_reserve(struct mem_cgroup *memcg, int64_t bytes)
+{
+	int64_t ceiling = memcg_ceiling(memcg, load_relaxed(&memcg->memory.max));
+	int64_t until = load_relaxed(&memcg->memory.usage) + bytes;
+
+	if (load_relaxed(&memcg->exempt_until) == 0)
+		store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
+}
+
+static PyObject *exempt(PyObject *module, PyObject *args)
+{
+	PyObject *gid;
+	long long bytes;
+	struct mem_cgroup *memcg;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OL", &gid, &bytes) || !(memcg = memcg_from_object(gid)))
+		return NULL;
+	grant_reserve(memcg, bytes);
+	Py_RETURN_NONE;
 }
 
 /* Whether the thread is in the handler of a MemoryError, for which it needs memory. */
@@ -176,22 +202,53 @@ static void offender_note(uint32_t gid)
 /*
  * A thread that is far over its limit while nobody has stopped it gets ahead of
  * the reclaimer, which has to wait for the GIL, five milliseconds by default
- * (sys.setswitchinterval).  It is made to wait too, GIL in hand, as it would
- * hold it anyway: for no longer than that, and once for each time that the
- * reclaimer was asked.  The kernel slows an allocating task down over
- * memory.high in the same place.
+ * (sys.setswitchinterval), and on a busy machine for a processor, twice: some ten
+ * milliseconds each.  It is made to wait too, GIL in hand, as it would hold it anyway:
+ * for no longer than that, and once for each time that the reclaimer was asked.  One
+ * that serves others, a callback say that takes its time, is waited for less.  The kernel
+ * slows an allocating task down over memory.high in the same place.
  */
 #define WAIT_NS 500000
-#define WAITS 12
+#define WAITS 60
+#define WAITS_WHILE_IT_SERVES 12
 static __thread int waits_left __attribute__((tls_model("initial-exec")));
+
+/*
+ * Nor does the reclaimer see much of a thread whose event loop gives up the GIL of
+ * itself, as select() does, in each of its rounds: it is always there that the reclaimer
+ * gets it.  So where it has looked in vain, an allocation over the limit waits for as
+ * long as it takes to ask for the GIL, which is given up then soon after: in the
+ * offender's own code, if that is what allocated.  Which of the next allocations waits is
+ * another one for each look, as the first one after select() is always the library's.
+ */
+#define WAIT_FOR_LOOK_NS 100000
+#define ALLOCATIONS_PER_LOOK 16
+static _Atomic unsigned looks_in_vain; /* wraps; one that is not seen is a wait less */
+static __thread unsigned looks_waited_for __attribute__((tls_model("initial-exec")));
+static __thread unsigned allocations_left __attribute__((tls_model("initial-exec")));
+
+static void wait_for_look(void)
+{
+	const struct timespec pause = {0, WAIT_FOR_LOOK_NS};
+	unsigned looks = load_relaxed(&looks_in_vain);
+
+	if (looks != looks_waited_for) {
+		looks_waited_for = looks;
+		allocations_left = 1 + looks * 7 % ALLOCATIONS_PER_LOOK;
+	}
+	if (allocations_left > 0 && --allocations_left == 0)
+		nanosleep(&pause, NULL);
+}
 
 static void wait_for_reclaimer(struct mem_cgroup *memcg)
 {
 	const struct timespec pause = {0, WAIT_NS};
 	int64_t max = load_relaxed(&memcg->memory.max);
 	int64_t far = max + (memcg_ceiling(memcg, max) - CEILING_GRANTS - max) / 4;
+	int least = reclaimer_is_serving() ? WAITS - WAITS_WHILE_IT_SERVES : 0;
 
-	if (waits_left > 0 && reclaimer_is_running() && load_relaxed(&memcg->memory.usage) > far) {
+	if (waits_left > least && reclaimer_is_running() &&
+	    load_relaxed(&memcg->memory.usage) > far) {
 		waits_left--;
 		nanosleep(&pause, NULL);
 	}
@@ -232,6 +289,8 @@ void limits_notice(const struct charge_result *result, int has_gil)
 			} else if (has_gil) {
 				wait_for_reclaimer(memcg);
 			}
+			if (has_gil)
+				wait_for_look();
 		}
 	}
 	if (result->high) {
@@ -291,8 +350,12 @@ static int find_offender(unsigned long thread, uint32_t gid)
 	return -1;
 }
 
-/* Threads that crossed the limit of `gid` and can be interrupted now. */
-static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_ssize_t room)
+/*
+ * Threads that crossed the limit of `gid` and have nothing to be raised yet.  `stopped`
+ * is one that has ours to be raised already, or 0.
+ */
+static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_ssize_t room,
+				 unsigned long *stopped)
 {
 	PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
 	Py_ssize_t n = 0;
@@ -301,8 +364,11 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 		if (find_offender(ts->thread_id, gid) < 0 || is_handling_memory_error(ts))
 			continue;
 		/* Another's exception, of a time limit say, must not be lost for ours. */
-		if (ts->async_exc)
+		if (ts->async_exc) {
+			if (ts->async_exc == armed_class)
+				*stopped = ts->thread_id;
 			continue;
+		}
 		candidates[n].thread = ts->thread_id;
 		Py_XINCREF(ts->context);
 		candidates[n].context = ts->context;
@@ -330,14 +396,14 @@ static struct task *task_of_context(PyObject *context)
 }
 
 static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *memcg,
-	       const struct task *task, int where)
+	       const struct task *task, int where, long long reserve)
 {
 	PyObject *key = PyLong_FromUnsignedLong(thread);
-	PyObject *report = Py_BuildValue("IKKLL", (unsigned int)memcg_id(memcg),
+	PyObject *report = Py_BuildValue("IKKLLL", (unsigned int)memcg_id(memcg),
 					 (unsigned long long)memcg->uid,
 					 (unsigned long long)task->id,
 					 (long long)load_relaxed(&memcg->memory.max),
-					 (long long)memcg_current(memcg));
+					 (long long)memcg_current(memcg), reserve);
 	int failed = !key || !report || PyDict_SetItem(reports, key, report) < 0;
 
 	Py_XDECREF(key);
@@ -352,6 +418,11 @@ static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *mem
 	return 0;
 }
 
+/*
+ * raise_in_group(gid, class, reserve): stops one thread that is over the limit of the
+ * group, where it stands; returns which, or one that is stopped already.  0: there is none
+ * in the group, or none where it can be interrupted.
+ */
 static PyObject *raise_in_group(PyObject *module, PyObject *args)
 {
 	struct candidate candidates[NR_OFFENDERS];
@@ -359,12 +430,14 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	PyObject *exception;
 	struct mem_cgroup *memcg;
 	unsigned long raised = 0;
+	unsigned long stopped = 0;
+	long long reserve;
 	Py_ssize_t nr;
 	int collecting;
 	int failed = 0;
 
 	(void)module;
-	if (!PyArg_ParseTuple(args, "OO", &gid_object, &exception))
+	if (!PyArg_ParseTuple(args, "OOL", &gid_object, &exception, &reserve))
 		return NULL;
 	if (!PyExceptionClass_Check(exception)) {
 		PyErr_Format(PyExc_TypeError, "an exception class is needed, not %R", exception);
@@ -378,7 +451,7 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	 * nothing here runs bytecode but for a collection's finalizers.
 	 */
 	collecting = PyGC_Disable();
-	nr = list_offenders(memcg_id(memcg), candidates, NR_OFFENDERS);
+	nr = list_offenders(memcg_id(memcg), candidates, NR_OFFENDERS, &stopped);
 	for (Py_ssize_t i = 0; i < nr; i++) {
 		if (!raised && !failed) {
 			const struct task *task = task_of_context(candidates[i].context);
@@ -390,8 +463,8 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 				store_relaxed(&offenders[slot].gid, 0);
 			if (memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
 			    where != FRAME_IS_NOT) {
-				failed = arm(candidates[i].thread, exception, memcg, task, where) <
-					 0;
+				failed = arm(candidates[i].thread, exception, memcg, task, where,
+					     reserve) < 0;
 				raised = candidates[i].thread;
 			}
 		}
@@ -404,7 +477,9 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	}
 	if (failed)
 		return NULL;
-	return PyLong_FromUnsignedLong(raised);
+	if (!raised && !stopped)
+		fetch_add_relaxed(&looks_in_vain, 1);
+	return PyLong_FromUnsignedLong(raised ? raised : stopped);
 }
 
 /* The group whose limit a report is about; NULL if it was removed in the meantime. */
@@ -481,14 +556,16 @@ void limits_task_moved(void)
 }
 
 /*
- * What was set for a thread is raised now, so here it is counted, and not where it was
- * set: it may have been taken back.  The GIL keeps the group from being removed.
+ * What was set for a thread is raised now, so it is here that it is counted and has its
+ * reserve, and not where it was set: it may have been taken back.  The GIL keeps the
+ * group from being removed.
  */
 static void note_raised(PyObject *report)
 {
 	struct mem_cgroup *memcg = group_of_report(report);
 
 	if (memcg) {
+		grant_reserve(memcg, PyLong_AsLongLong(PyTuple_GET_ITEM(report, 5)));
 		memcg_event(memcg, EVENT_RAISED);
 		if (memcg_flag(memcg, FLAG_RAISED))
 			reclaimer_wake();
@@ -554,6 +631,7 @@ static PyObject *set_policy(PyObject *module, PyObject *args)
 
 PyMethodDef limits_methods[] = {
 	{"set_policy", set_policy, METH_VARARGS, NULL},
+	{"exempt", exempt, METH_VARARGS, NULL},
 	{"raise_in_group", raise_in_group, METH_VARARGS, NULL},
 	{"take_back_exceptions", take_back_exceptions, METH_NOARGS, NULL},
 	{"pending_report", pending_report, METH_NOARGS, NULL},

@@ -29,6 +29,7 @@ static _Atomic int is_ready;
 static pthread_t reclaimer;
 static _Atomic int reclaimer_stop;
 static _Atomic int wake_posted;
+static _Atomic int serving;
 static __thread int is_reclaimer __attribute__((tls_model("initial-exec")));
 static _Atomic int64_t period_ns; /* 0: it sleeps until it is woken */
 
@@ -111,6 +112,7 @@ static void *reclaimer_main(void *unused)
 			return NULL;
 		}
 		store_release(&wake_posted, 0);
+		store_relaxed(&serving, 1);
 		if (service_handler) {
 			result = PyObject_CallNoArgs(service_handler);
 			if (result)
@@ -118,6 +120,7 @@ static void *reclaimer_main(void *unused)
 			else
 				PyErr_WriteUnraisable(service_handler);
 		}
+		store_relaxed(&serving, 0);
 	}
 }
 
@@ -221,6 +224,12 @@ int reclaimer_is_this_thread(void)
 	return is_reclaimer;
 }
 
+/* Whether it does what it was asked for before, and not only waits for the GIL. */
+int reclaimer_is_serving(void)
+{
+	return load_relaxed(&serving);
+}
+
 int reclaimer_is_running(void)
 {
 	return load_acquire(&running);
@@ -238,6 +247,7 @@ void reclaimer_after_fork_child(void)
 {
 	store_relaxed(&running, 0);
 	store_relaxed(&starting, 0);
+	store_relaxed(&serving, 0);
 	is_reclaimer = 0; /* a callback may fork */
 }
 
@@ -396,25 +406,6 @@ static PyObject *take_flagged(PyObject *module, PyObject *unused)
 	return list;
 }
 
-static PyObject *exempt(PyObject *module, PyObject *args)
-{
-	PyObject *gid;
-	long long bytes;
-	struct mem_cgroup *memcg;
-	int64_t until;
-	int64_t ceiling;
-
-	(void)module;
-	if (!PyArg_ParseTuple(args, "OL", &gid, &bytes) || !(memcg = memcg_from_object(gid)))
-		return NULL;
-	ceiling = memcg_ceiling(memcg, load_relaxed(&memcg->memory.max));
-	until = load_relaxed(&memcg->memory.usage) + bytes;
-	/* Once, until the group has been below its limit: or it would creep up to the ceiling. */
-	if (load_relaxed(&memcg->exempt_until) == 0)
-		store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
-	Py_RETURN_NONE;
-}
-
 static PyObject *take_wanted(PyObject *module, PyObject *gid)
 {
 	struct mem_cgroup *memcg = memcg_from_object(gid);
@@ -466,7 +457,6 @@ PyMethodDef reclaimer_methods[] = {
 	{"is_reclaimer", is_reclaimer_thread, METH_NOARGS, NULL},
 	{"wake_reclaimer", wake_reclaimer, METH_NOARGS, NULL},
 	{"take_flagged", take_flagged, METH_NOARGS, NULL},
-	{"exempt", exempt, METH_VARARGS, NULL},
 	{"take_wanted", take_wanted, METH_O, NULL},
 	{"count_event", count_event, METH_VARARGS, NULL},
 	{"watch_empty", watch_empty, METH_O, NULL},

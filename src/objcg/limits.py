@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 
 from . import _core, _registry
 from .errors import MemoryLimitExceeded, removed
@@ -32,6 +33,17 @@ _LOCAL_EVENTS = frozenset({"empty"})
 # The reserve a task gets, once, to handle MemoryLimitExceeded in (bytes).
 _RESERVE_LEAST = 64 << 10
 _RESERVE_MOST = 1 << 20
+
+# How long threads are looked at again and again to stop one, and how long they run in between
+# (seconds). An event loop runs one of the program's own steps in a hundred microseconds or so.
+_STALK_MOST = 0.02
+_STALK_PAUSE = 20e-6
+
+# The switch interval meanwhile (seconds; CPython keeps whole microseconds), and the program's. It
+# has a value of its own: a program that reads it just then, and sets it again later, is found out
+# at the next occasion.
+SHORT_INTERVAL = 3e-6
+_usual_interval: float | None = None
 
 # Delays in throttle() (seconds). The sum has the kernel's bound, MEMCG_MAX_HIGH_DELAY_JIFFIES.
 _FIRST_DELAY = 0.001
@@ -71,6 +83,7 @@ def start() -> None:
 
 def restart_in_child() -> None:
     """Start it again in a forked child, where threads are gone."""
+    _restore_switches()
     _notices.clear()
     forget_other_threads()
     if _started:
@@ -168,25 +181,30 @@ def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | N
 def service() -> None:
     """Do what was flagged since the last call. For the core only, on the reclaimer thread."""
     try:
+        _restore_switches()
         _core.take_back_exceptions()
         if measure is not None:
             measure()
         handled = set()
+        running: list[Group] = []
         for gid, uid, event in _core.take_flagged():
             group = _registry.get_same(gid, uid)
             if group is not None:
                 handled.add((group, event))
-                _serve(group, event)
+                _serve(group, event, running)
         # what is added from now on has woken us again: at the program's end none is waited for
         for notice in list(_notices):
             _notices.pop(notice, None)
             if notice not in handled:
                 _notify(*notice)
+        if running:
+            _stalk(running)
     except BaseException as error:  # noqa: BLE001  # the core has nobody to give it to
         _core.write_unraisable(error, service)
 
 
-def _serve(group: Group, event: str) -> None:
+def _serve(group: Group, event: str, running: list[Group]) -> None:
+    """Do what an event asks for. To `running` goes a group over its max that goes on growing."""
     try:
         if event == "high":
             _reclaim_to(group, group._read()["high"])
@@ -194,7 +212,8 @@ def _serve(group: Group, event: str) -> None:
         elif event == "max":
             _reclaim_to(group, group._read()["max"])
             _notify(group, event)
-            _raise_if_over(group)
+            if not _stop_if_over(group):
+                running.append(group)
         elif event == "refused":
             _make_room(group)
             _notify(group, "max")
@@ -220,15 +239,58 @@ def _make_room(group: Group) -> None:
         _reclaim_to(group, limit - wanted)
 
 
-def _raise_if_over(group: Group) -> None:
+def _stop_if_over(group: Group) -> bool:
+    """Stop one thread of a group that is over its max; return False where none could be.
+
+    That is: no thread runs a task of that group at this moment, or only where it must not be
+    interrupted. Its next allocation flags the group again.
+    """
     reading = group._read()
     limit = reading["max"]
     if limit is None or reading["current"] <= limit:
-        return
-    # 0: no thread runs a task of that group at this moment; its next allocation flags it again
-    if _core.raise_in_group(group.id, MemoryLimitExceeded):
-        _core.exempt(group.id, reserve(limit))
-        # The core counts it once the thread has got it: it may be taken back before.
+        return True
+    return _core.raise_in_group(group.id, MemoryLimitExceeded, reserve(limit)) != 0
+
+
+def _stalk(groups: list[Group]) -> None:
+    """Stop a thread of each, where none could be stopped at the first look, as soon as it can be.
+
+    A thread is seen where it gives up the GIL. With some event loops that is nearly always inside
+    of the event loop, where nothing may be raised, and it gives it up once in five milliseconds.
+    So for a moment all threads take turns as often as they can.
+    """
+    until = time.monotonic() + _STALK_MOST
+    _shorten_switches()
+    try:
+        while groups and time.monotonic() < until:
+            time.sleep(_STALK_PAUSE)
+            groups = [group for group in groups if not _is_stopped(group)]
+    finally:
+        _restore_switches()
+
+
+def _shorten_switches() -> None:
+    """Have threads give up the GIL as often as they can, until `_restore_switches()`."""
+    global _usual_interval  # noqa: PLW0603
+    now = sys.getswitchinterval()
+    if now != SHORT_INTERVAL:
+        _usual_interval = now
+        sys.setswitchinterval(SHORT_INTERVAL)
+
+
+def _restore_switches() -> None:
+    """Give the program its interval back, unless it has set another one itself meanwhile."""
+    if _usual_interval is not None and sys.getswitchinterval() == SHORT_INTERVAL:
+        sys.setswitchinterval(_usual_interval)
+
+
+def _is_stopped(group: Group) -> bool:
+    try:
+        return _stop_if_over(group)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return True
 
 
 async def throttle(group: Group) -> float:

@@ -10,6 +10,8 @@ import itertools
 import os
 import sys
 import threading
+import time
+from collections import deque
 
 import pytest
 
@@ -86,9 +88,7 @@ def test_an_offender_that_awaits_at_every_step_does_not_hang_its_event_loop(how:
 
 @pytest.mark.parametrize(
     ("library", "where"),
-    # not trio in a thread: nearly all of its eval-breakers are in trio, so such a loop mostly gets
-    # to the ceiling, where there is no memory for the end of an `async with` either
-    [("asyncio", "main"), ("asyncio", "thread"), ("trio", "main")],
+    [("asyncio", "main"), ("asyncio", "thread"), ("trio", "main"), ("trio", "thread")],
 )
 def test_an_async_with_ends_where_its_body_went_over_the_limit(library: str, where: str) -> None:
     """The error comes after its end, or the lock would stay locked, and trio would break down."""
@@ -97,6 +97,44 @@ def test_an_async_with_ends_where_its_body_went_over_the_limit(library: str, whe
     result = run([*python, "leaving_offender.py", library, where, str(ROUNDS)])
     assert result.stderr == ""
     assert result.stdout.split() == ["stopped", str(ROUNDS), "drift", "0"]
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_tasks_of_an_event_loop_in_a_thread_are_stopped_below_the_ceiling(
+    library: str, fresh_group: objcg.Group
+) -> None:
+    """Nearly all of what such a thread runs is the event loop's, where nothing may be raised."""
+    loop = pytest.importorskip(library)
+    fresh_group.memory.max = 4 * MIB
+    stopped: list[type[BaseException]] = []
+    interval = sys.getswitchinterval()
+
+    async def offend() -> None:
+        held: deque[bytes] = deque()  # in small blocks, unlike a list
+        try:
+            with fresh_group:
+                while True:
+                    held.append(bytes(100))
+                    await loop.sleep(0)
+        except MemoryError as error:
+            stopped.append(type(error))
+
+    async def main() -> None:
+        for _ in range(10):
+            await offend()
+
+    start = loop.run if library == "trio" else lambda fn: loop.run(fn())
+    thread = threading.Thread(target=start, args=(main,))
+    thread.start()
+    thread.join()
+    events = fresh_group.memory.events
+    assert stopped == [objcg.MemoryLimitExceeded] * 10
+    assert (events["raised"], events["ceiling"]) == (10, 0)
+    # what was shortened for it is put back: at once, or where the last look is still going on
+    deadline = time.monotonic() + 10
+    while sys.getswitchinterval() != interval and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sys.getswitchinterval() == interval
 
 
 @pytest.mark.usefixtures("frozen_heap")

@@ -90,8 +90,8 @@ class FakeCore:
     def count_event(self, gid, event):
         self.counted.append((gid, event))
 
-    def raise_in_group(self, gid, exc):
-        self.raised.append((gid, exc))
+    def raise_in_group(self, gid, exc, reserve):
+        self.raised.append((gid, exc, reserve))
         return self.thread
 
     def write_unraisable(self, exc, source):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 
 import pytest
 from unit.fake_core import FakeGroup
@@ -67,7 +68,7 @@ def test_a_group_that_has_the_id_of_one_that_is_gone_is_left_alone(offender, cor
     offender.remove()
     FakeGroup(core, gid, "/b", usage=usage, limit=LIMIT)
     core.flagged = [(gid, uid, "max")]
-    core.report = (gid, uid, core.task.id, LIMIT, usage)
+    core.report = (gid, uid, core.task.id, LIMIT, usage, MIB)
     limits.service()
     assert core.raised == []
     assert limits.over(gid, uid, usage, LIMIT) is None
@@ -103,9 +104,9 @@ def test_another_thread_is_raised_in_when_reclaim_was_not_enough(offender, core)
     seen = record(offender, "raised")
     core.flagged = [(offender.id, offender.uid, "max")]
     limits.service()
-    assert core.raised == [(offender.id, MemoryLimitExceeded)]
-    assert core.exempted == [(offender.id, MIB)]
-    assert core.counted == seen == []  # not before the thread has got it, which the core tells
+    assert core.raised == [(offender.id, MemoryLimitExceeded, MIB)]
+    # neither before the thread has got it, which the core tells
+    assert core.exempted == core.counted == seen == []
     core.flagged = [(offender.id, offender.uid, "raised")]
     limits.service()
     assert seen == [(offender, "raised")]
@@ -128,13 +129,76 @@ def test_a_callback_for_max_can_make_the_exception_unnecessary(offender, core):
     assert core.raised == []
 
 
-def test_nothing_is_exempt_when_no_thread_was_there_to_raise_in(offender, core):
-    core.thread = 0
+def test_a_thread_that_cannot_be_interrupted_yet_is_looked_at_again(offender, core):
+    looks, intervals = [], []
+
+    def look(gid, exc, reserve):
+        looks.append((gid, exc, reserve))
+        intervals.append(sys.getswitchinterval())
+        return 7 if len(looks) == 4 else 0
+
+    before = sys.getswitchinterval()
+    core.raise_in_group = look
     core.flagged = [(offender.id, offender.uid, "max")]
     limits.service()
-    assert core.raised
-    assert core.counted == []
-    assert core.exempted == []
+    assert looks == [(offender.id, MemoryLimitExceeded, MIB)] * 4
+    assert intervals == [before, *[limits.SHORT_INTERVAL] * 3]
+    assert sys.getswitchinterval() == before
+    assert core.counted == core.exempted == []
+
+
+def test_a_thread_that_cannot_be_interrupted_is_looked_at_for_a_while_only(offender, core):
+    core.thread = 0
+    core.flagged = [(offender.id, offender.uid, "max")]
+    before = sys.getswitchinterval()
+    limits.service()
+    assert len(core.raised) > 1
+    assert sys.getswitchinterval() == before
+
+
+@pytest.mark.parametrize("change", [lambda group: setattr(group, "usage", 0), FakeGroup.remove])
+def test_a_thread_is_not_looked_at_any_more_when_there_is_room_or_no_group(
+    change, offender, core, monkeypatch
+):
+    def look(*_):
+        core.raised.append(1)
+        if len(core.raised) == 3:
+            change(offender)
+        return 0
+
+    monkeypatch.setattr(limits, "_STALK_MOST", 1000)  # or it is no test
+    core.raise_in_group = look
+    core.flagged = [(offender.id, offender.uid, "max")]
+    limits.service()
+    assert len(core.raised) == 3
+    assert core.unraisable == []
+
+
+def test_an_interval_that_the_program_sets_meanwhile_stays(offender, core):
+    def look(*_):
+        core.raised.append(1)
+        if len(core.raised) == 3:
+            sys.setswitchinterval(0.25)
+        return len(core.raised) == 3
+
+    before = sys.getswitchinterval()
+    core.raise_in_group = look
+    core.flagged = [(offender.id, offender.uid, "max")]
+    try:
+        limits.service()
+        assert sys.getswitchinterval() == 0.25
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_an_interval_that_the_program_has_read_meanwhile_does_not_stay(offender, core):
+    core.thread = 0
+    core.flagged = [(offender.id, offender.uid, "max")]
+    before = sys.getswitchinterval()
+    limits.service()
+    sys.setswitchinterval(limits.SHORT_INTERVAL)
+    limits.service()
+    assert sys.getswitchinterval() == before
 
 
 def test_high_reclaims_down_to_it_and_never_raises(offender, core):
@@ -254,7 +318,7 @@ def test_a_callback_must_be_callable(tree):
 
 
 def test_an_exception_made_by_the_interpreter_finds_out_what_it_is_about(offender, core):
-    core.report = (offender.id, offender.uid, core.task.id, LIMIT, LIMIT + 5)
+    core.report = (offender.id, offender.uid, core.task.id, LIMIT, LIMIT + 5, MIB)
     error = MemoryLimitExceeded()
     assert (error.group, error.task, error.limit, error.usage) == (
         offender,
@@ -266,7 +330,7 @@ def test_an_exception_made_by_the_interpreter_finds_out_what_it_is_about(offende
 
 
 def test_an_exception_about_a_group_or_task_that_is_gone_still_has_the_numbers(core, tree):
-    core.report = (99, 1, 1234, 10, 20)
+    core.report = (99, 1, 1234, 10, 20, MIB)
     error = MemoryLimitExceeded()
     assert (error.group, error.task, error.limit, error.usage) == (None, None, 10, 20)
 
