@@ -79,6 +79,8 @@ def compare(
         max((run.drift for run in charged if run.drift is not None), default=None),
     )
     result.fault = suites.fault(unit, plain[0].end)
+    if not result.fault and charged[0].drift is None:
+        result.fault = f"it was not audited: {charged[0].end}"
     if result.fault or _disagree(plain[0], charged[0]):
         result.tail = charged[0].tail
     for name in dict.fromkeys(
