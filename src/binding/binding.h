@@ -192,6 +192,7 @@ int hooks_prepare(void);
 void hooks_never_refuse(uintptr_t start, uintptr_t end);
 void hooks_install(void);
 int hooks_installed(void);
+int need_enabled(void);
 /* The object allocator that was there before. */
 const PyMemAllocatorEx *hooks_saved_object(void);
 struct cpu *cpu_of_thread_state(PyThreadState *ts);

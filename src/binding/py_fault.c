@@ -24,10 +24,8 @@ static PyObject *fail_charges(PyObject *module, PyObject *args)
 	(void)module;
 	if (!PyArg_ParseTuple(args, "OLp", &gid, &nth, &for_good))
 		return NULL;
-	if (!hooks_installed()) {
-		PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled");
+	if (!need_enabled())
 		return NULL;
-	}
 	if (nth < 0) {
 		PyErr_Format(PyExc_ValueError,
 			     "nth: %lld is negative; accepted are 1 for the next charge, 2 for the "

@@ -64,7 +64,7 @@ struct mem_cgroup *memcg_from_object(PyObject *object)
 {
 	unsigned long gid = PyLong_AsUnsignedLong(object);
 
-	if (gid == (unsigned long)-1 && PyErr_Occurred())
+	if ((gid == (unsigned long)-1 && PyErr_Occurred()) || !need_enabled())
 		return NULL;
 	if (gid < MEMCG_ROOT || gid >= section_used(SECTION_MEMCG) ||
 	    load_relaxed(&memcg_from_id((uint32_t)gid)->state) != MEMCG_ONLINE) {

@@ -642,6 +642,15 @@ const PyMemAllocatorEx *hooks_saved_object(void)
 	return &saved_object;
 }
 
+/* Returns 0 with an error set where there is no region to look at. */
+int need_enabled(void)
+{
+	if (hooks_installed())
+		return 1;
+	PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled: call objcg.enable() first");
+	return 0;
+}
+
 int hooks_installed(void)
 {
 	return installed;

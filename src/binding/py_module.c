@@ -53,14 +53,6 @@ static PyObject *install(PyObject *module, PyObject *args)
 	Py_RETURN_NONE;
 }
 
-static int need_enabled(void)
-{
-	if (hooks_installed())
-		return 1;
-	PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled: call objcg.enable() first");
-	return 0;
-}
-
 static PyObject *region_path(PyObject *module, PyObject *unused)
 {
 	(void)module;

@@ -254,10 +254,8 @@ static PyObject *install_numpy(PyObject *module, PyObject *args)
 	(void)module;
 	if (!PyArg_ParseTuple(args, "OO", &capsule, &hugepage) || !in_main_interpreter())
 		return NULL;
-	if (!hooks_installed()) {
-		PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled");
+	if (!need_enabled())
 		return NULL;
-	}
 	if (!PyCapsule_IsValid(capsule, NULL))
 		return PyUnicode_FromString("its C interface (_ARRAY_API) is not a capsule");
 	if (replaced)

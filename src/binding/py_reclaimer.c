@@ -382,7 +382,7 @@ static const struct {
 
 static PyObject *take_flagged(PyObject *module, PyObject *unused)
 {
-	PyObject *list = PyList_New(0);
+	PyObject *list = need_enabled() ? PyList_New(0) : NULL;
 	uint32_t cursor = 0;
 	uint32_t flags;
 	uint32_t gid;

@@ -236,10 +236,8 @@ static PyObject *bind_root(PyObject *module, PyObject *args)
 	if (!PyArg_ParseTuple(args, "O!O!", &PyType_Type, &type, &PyDict_Type, &dict) ||
 	    !in_main_interpreter())
 		return NULL;
-	if (!hooks_installed()) {
-		PyErr_SetString(PyExc_RuntimeError, "objcg is not enabled");
+	if (!need_enabled())
 		return NULL;
-	}
 	if (!PyType_IsSubtype(type, &GroupBase_Type)) {
 		PyErr_Format(PyExc_TypeError, "a subclass of GroupBase is needed, not %R", type);
 		return NULL;

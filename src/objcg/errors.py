@@ -69,8 +69,11 @@ class MemoryLimitExceeded(MemoryError):
         self.usage = usage
 
     def __reduce__(self) -> tuple[object, ...]:
-        # groups and tasks belong to one process; the text and the numbers can travel
-        return _unpickle, (type(self), str(self), self.limit, self.usage)
+        # groups and tasks belong to one process; the text, the numbers and what others have added
+        # (the notes of PEP 678) can travel
+        own = ("group", "task", "limit", "usage")
+        added = {name: value for name, value in self.__dict__.items() if name not in own}
+        return _unpickle, (type(self), str(self), self.limit, self.usage), added or None
 
 
 def _unpickle(

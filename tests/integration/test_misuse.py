@@ -15,7 +15,7 @@ import pytest
 import objcg
 
 from .charges import MIB
-from .programs import is_tree, run, run_checked
+from .programs import interpreters, is_tree, run, run_checked
 
 OBJCG_RUN = (sys.executable, "-m", "objcg", "run")
 
@@ -213,6 +213,30 @@ with group:
 print(group.memory.current >= 100_000, audit().drift)
 """)
     assert words == ["True", "True", "0"]
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_nothing_of_the_core_crashes_before_it_is_enabled(python: str) -> None:
+    """There is no region yet; the functions are private, but within reach."""
+    printed = run_checked(
+        """
+from objcg import _core
+number, twice, pairs = [(n,) for n in (0, 1, 5, -1, 1 << 40)], (len, len), [(1, "high"), (1, 2)]
+calls = [(), *number, (None,), ("/a",), twice, *pairs, (1, 2, 3), ("/a", "/b"), (1, MemoryError, 5)]
+not_these = {"run_main", "write_unraisable"}  # it does not come back; it prints
+names = [name for name in dir(_core) if callable(getattr(_core, name)) and name[0] != "_"]
+for name in names:
+    if name not in not_these:
+        for arguments in calls:
+            try:
+                getattr(_core, name)(*arguments)
+            except Exception:
+                pass
+print(len(names) > 50)
+""",
+        python=python,
+    )
+    assert printed == ["True"]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="uses _xxsubinterpreters of up to 3.12")

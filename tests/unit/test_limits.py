@@ -337,8 +337,10 @@ def test_an_exception_about_a_group_or_task_that_is_gone_still_has_the_numbers(c
 
 def test_an_exception_can_be_sent_to_another_process(offender, core):
     error = limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    error.__notes__ = ["in the second batch"]  # as add_note() of 3.11 does
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is MemoryLimitExceeded
+    assert copy.__notes__ == error.__notes__
     assert str(copy) == str(error)
     assert (copy.group, copy.task) == (None, None)
     assert (copy.limit, copy.usage) == (error.limit, error.usage)
