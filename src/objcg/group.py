@@ -147,7 +147,8 @@ class Group(_core.GroupBase):
         """Decorate a function or coroutine function: each call is a task of this group.
 
         The task has the function's qualified name. Raises TypeError for what this cannot work
-        for: generators, classes, and the objects made by staticmethod and classmethod.
+        for: generators, context managers, classes, and the objects made by staticmethod and
+        classmethod.
         """
         # large, and a program that decorates nothing needs none
         import functools
@@ -193,19 +194,26 @@ class Group(_core.GroupBase):
                 "parts of the body between two yields"
             )
             raise TypeError(msg)
+        # what contextlib makes of a generator function is a function of its own
+        if any(getattr(one, "__globals__", {}).get("__name__") == "contextlib" for one in runs):
+            msg = (
+                f"a group cannot decorate the context manager {fn!r}: its body runs where it is "
+                "entered and left, after the call has returned; use 'with group:' there"
+            )
+            raise TypeError(msg)
 
     def __repr__(self) -> str:
         return f"<Group {self._path}>" if self.online else f"<Group {self._path} (removed)>"
 
 
 def _what_runs(fn: object) -> tuple[object, ...]:
-    """Return what says of which kind a call of `fn` is: itself, and the method of an object."""
+    """Return what says of which kind a call is: `fn`, what it is part of, an object's method."""
     import functools
 
     inner = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
-    return fn, getattr(inner, "__call__", None)  # noqa: B004  # the method may be a coroutine
+    return fn, inner, getattr(inner, "__call__", None)  # noqa: B004  # the method may be a coroutine
 
 
 def group(path: str, **memory: Unpack[_Knobs]) -> Group:

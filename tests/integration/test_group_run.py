@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import sys
@@ -143,3 +144,13 @@ def test_all_that_runs_inside_is_taken(fresh_group: objcg.Group) -> None:
     assert fresh_group.run(len, "abc") == 3
     assert fresh_group.run("abc".upper) == "ABC"
     assert fresh_group.run(asyncio.run, asyncio.sleep(0, 3)) == 3
+
+
+@pytest.mark.parametrize("kind", ["contextmanager", "asynccontextmanager"])
+def test_a_context_manager_is_not_decorated(kind: str, fresh_group: objcg.Group) -> None:
+    """It would be made in the group, and run nothing there."""
+    made = getattr(contextlib, kind)(by_types)
+    with pytest.raises(TypeError, match="cannot decorate the context manager"):
+        fresh_group(made)
+    with pytest.raises(TypeError, match="cannot decorate the context manager"):
+        fresh_group(functools.partial(made))
