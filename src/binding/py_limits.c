@@ -351,8 +351,9 @@ static int find_offender(unsigned long thread, uint32_t gid)
 }
 
 /*
- * Threads that crossed the limit of `gid` and have nothing to be raised yet.  `stopped`
- * is one that has ours to be raised already, or 0.
+ * Threads that crossed the limit of `gid` and are to be stopped.  `stopped` is one that is:
+ * it handles its error, or has one to be raised, which is not to be lost for ours if it is
+ * another's, of a time limit say.  Else 0.
  */
 static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_ssize_t room,
 				 unsigned long *stopped)
@@ -361,12 +362,10 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 	Py_ssize_t n = 0;
 
 	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
-		if (find_offender(ts->thread_id, gid) < 0 || is_handling_memory_error(ts))
+		if (find_offender(ts->thread_id, gid) < 0)
 			continue;
-		/* Another's exception, of a time limit say, must not be lost for ours. */
-		if (ts->async_exc) {
-			if (ts->async_exc == armed_class)
-				*stopped = ts->thread_id;
+		if (is_handling_memory_error(ts) || ts->async_exc) {
+			*stopped = ts->thread_id;
 			continue;
 		}
 		candidates[n].thread = ts->thread_id;

@@ -199,6 +199,38 @@ print(*result, objcg.audit().drift)
     assert printed == ["went", "on", "0"]
 
 
+def test_a_thread_that_handles_its_error_is_left_to_it() -> None:
+    """It may go beyond the reserve: it is not stopped again, nor looked for again and again."""
+    printed = run_checked("""
+import collections, threading, time, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+looks, handling, held = [], [], collections.deque()
+raise_in = objcg._core.raise_in_group
+def raise_in_group(*args):
+    looks.append(raise_in(*args))
+    return looks[-1]
+objcg._core.raise_in_group = raise_in_group
+def worker():
+    with group:
+        try:
+            while True:
+                held.append((bytes(100),))
+        except MemoryError:
+            before = len(looks)
+            for _ in range(50):
+                held[-1] += tuple(bytes(1000) for _ in range(20))
+                time.sleep(0.001)
+            handling.extend(looks[before:])
+thread = threading.Thread(target=worker)
+thread.start()
+thread.join()
+print(len(handling), all(handling), group.memory.events["raised"], objcg.audit().drift)
+""")
+    assert 0 < int(printed[0]) < 100
+    assert printed[1:] == ["True", "1", "0"]
+
+
 @pytest.mark.parametrize("python", interpreters())
 def test_a_program_that_is_as_deep_as_it_may_be_is_reclaimed_from(python: str) -> None:
     """What reclaims is called on top of it, and needs some frames, too."""
