@@ -18,7 +18,7 @@ static struct mem_cgroup *stock_memcg(const struct stock *stock)
 {
 	uint32_t key = load_acquire(&stock->key);
 
-	return key ? memcg_from_id(load_acquire(&objcg_from_id(key >> 1)->memcg)) : NULL;
+	return key ? obj_cgroup_memcg(objcg_from_id(key >> 1)) : NULL;
 }
 
 typedef void (*stock_fn)(const struct stock *stock, void *arg);

@@ -41,9 +41,9 @@ static inline void section_enter(struct cpu *cpu)
 {
 	/*
 	 * seq_cst: either epoch_passed() sees this section, or what was unlinked
-	 * before its caller's epoch_advance() is no longer found in here.  (By the
-	 * letter of C11 that takes seq_cst loads in the section too; on x86-64 and
-	 * arm64 no load passes a seq_cst store before it.)
+	 * before its caller's epoch_advance() is no longer found in here.  For that
+	 * the first reference that is followed in here is loaded seq_cst, too: a
+	 * task's objcg, or an objcg's group.
 	 */
 	store_seq_cst(&cpu->record->section, load_relaxed(&cpu_epoch));
 }

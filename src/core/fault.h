@@ -23,8 +23,8 @@ static inline bool fault_covers(const struct obj_cgroup *objcg)
 {
 	uint32_t group = load_relaxed(&fault_group);
 
-	return unlikely(group) && memcg_is_descendant(memcg_from_id(load_acquire(&objcg->memcg)),
-						      memcg_from_id(group));
+	return unlikely(group) &&
+	       memcg_is_descendant(obj_cgroup_memcg(objcg), memcg_from_id(group));
 }
 
 /* Counts a charge that is covered; true: it is to be refused. */

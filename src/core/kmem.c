@@ -42,7 +42,7 @@ void kmem_note_peak(struct cpu *cpu, uint32_t id, size_t bytes)
 	if (bytes >= ROOM_FROM)
 		slab_pool_make_room();
 	section_enter(cpu);
-	page_counter_peak(memcg_from_id(load_acquire(&objcg_from_id(id)->memcg)));
+	page_counter_peak(obj_cgroup_memcg(objcg_from_id(id)));
 	section_exit(cpu);
 }
 

@@ -199,7 +199,7 @@ typedef bool (*key_fn)(uint32_t key, const void *arg);
 
 static bool is_below(uint32_t key_, const void *root)
 {
-	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&objcg_from_id(key_ >> 1)->memcg));
+	struct mem_cgroup *memcg = obj_cgroup_memcg(objcg_from_id(key_ >> 1));
 
 	return memcg_is_descendant(memcg, root);
 }

@@ -121,7 +121,7 @@ void objcg_reap(void)
 bool obj_cgroup_try_charge(struct obj_cgroup *objcg, int64_t nr, enum charge_bound bound,
 			   struct charge_result *result)
 {
-	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&objcg->memcg));
+	struct mem_cgroup *memcg = obj_cgroup_memcg(objcg);
 
 	if (!page_counter_try_charge(memcg, nr, bound, result))
 		return false;
@@ -131,7 +131,7 @@ bool obj_cgroup_try_charge(struct obj_cgroup *objcg, int64_t nr, enum charge_bou
 
 void obj_cgroup_uncharge(struct obj_cgroup *objcg, int64_t nr)
 {
-	page_counter_uncharge(memcg_from_id(load_acquire(&objcg->memcg)), nr);
+	page_counter_uncharge(obj_cgroup_memcg(objcg), nr);
 	if (fetch_add_seq_cst(&objcg->bytes, -nr) == nr &&
 	    load_seq_cst(&objcg->state) == OBJCG_DYING)
 		candidate_push(objcg);
@@ -139,7 +139,7 @@ void obj_cgroup_uncharge(struct obj_cgroup *objcg, int64_t nr)
 
 void obj_cgroup_stat(struct obj_cgroup *objcg, enum domain domain, int64_t bytes, int64_t blocks)
 {
-	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&objcg->memcg));
+	struct mem_cgroup *memcg = obj_cgroup_memcg(objcg);
 
 	for (; memcg; memcg = parent_mem_cgroup(memcg)) {
 		if (blocks)

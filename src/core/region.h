@@ -77,6 +77,17 @@ static inline struct obj_cgroup *objcg_from_id(uint32_t id)
 	return &region.objcgs[id];
 }
 
+/*
+ * The group that an objcg's charges are, now.  In a section, see cpu.h, or with the
+ * tree's lock.  seq_cst, as section_enter()'s store is: no processor may find here what
+ * was there before its section began.  (arm64's acquiring load may pass that store where
+ * the compiler takes that of RCPC; on x86-64 and else on arm64 it is the same instruction.)
+ */
+static inline struct mem_cgroup *obj_cgroup_memcg(const struct obj_cgroup *objcg)
+{
+	return memcg_from_id(load_seq_cst(&objcg->memcg));
+}
+
 static inline uint32_t objcg_id(const struct obj_cgroup *objcg)
 {
 	return (uint32_t)(objcg - region.objcgs);

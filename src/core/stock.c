@@ -75,9 +75,7 @@ static void drain_subtree(struct cpu *cpu, const struct mem_cgroup *root)
 		struct stock *stock = &cpu->stocks[i];
 		uint32_t key = load_relaxed(&stock->key);
 
-		if (key &&
-		    memcg_is_descendant(
-			    memcg_from_id(load_acquire(&objcg_from_id(key >> 1)->memcg)), root))
+		if (key && memcg_is_descendant(obj_cgroup_memcg(objcg_from_id(key >> 1)), root))
 			drain_slot(stock);
 	}
 }
@@ -119,7 +117,7 @@ static int64_t batch_for(struct obj_cgroup *objcg)
 /* Whether this or a group above it is charged more than its max. In a section. */
 static bool is_over_max(struct obj_cgroup *objcg)
 {
-	struct mem_cgroup *memcg = memcg_from_id(load_acquire(&objcg->memcg));
+	struct mem_cgroup *memcg = obj_cgroup_memcg(objcg);
 
 	for (; memcg; memcg = parent_mem_cgroup(memcg))
 		if (load_relaxed(&memcg->memory.usage) > load_relaxed(&memcg->memory.max))
