@@ -70,10 +70,13 @@ static uint32_t group_over_max(const struct task *task, int64_t *usage, int64_t 
  */
 static void grant_reserve(struct mem_cgroup *memcg, int64_t bytes)
 {
-	int64_t ceiling = memcg_ceiling(memcg, load_relaxed(&memcg->memory.max));
-	int64_t until = load_relaxed(&memcg->memory.usage) + bytes;
+	int64_t max = load_relaxed(&memcg->memory.max);
+	int64_t usage = load_relaxed(&memcg->memory.usage);
+	int64_t ceiling = memcg_ceiling(memcg, max);
+	int64_t until = usage + bytes;
 
-	if (load_relaxed(&memcg->exempt_until) == 0)
+	/* Others may have made room by now. */
+	if (usage > max && load_relaxed(&memcg->exempt_until) == 0)
 		store_relaxed(&memcg->exempt_until, until > ceiling ? ceiling : until);
 }
 
@@ -213,6 +216,20 @@ static void offender_note(uint32_t gid)
 #define WAITS_WHILE_IT_SERVES 12
 static __thread int waits_left __attribute__((tls_model("initial-exec")));
 
+static void wait_for_reclaimer(struct mem_cgroup *memcg)
+{
+	const struct timespec pause = {0, WAIT_NS};
+	int64_t max = load_relaxed(&memcg->memory.max);
+	int64_t far = max + (memcg_ceiling(memcg, max) - CEILING_GRANTS - max) / 4;
+	int least = reclaimer_is_serving() ? WAITS - WAITS_WHILE_IT_SERVES : 0;
+
+	if (waits_left > least && reclaimer_is_running() &&
+	    load_relaxed(&memcg->memory.usage) > far) {
+		waits_left--;
+		nanosleep(&pause, NULL);
+	}
+}
+
 /*
  * Nor does the reclaimer see much of a thread whose event loop gives up the GIL of
  * itself, as select() does, in each of its rounds: it is always there that the reclaimer
@@ -238,20 +255,6 @@ static void wait_for_look(void)
 	}
 	if (allocations_left > 0 && --allocations_left == 0)
 		nanosleep(&pause, NULL);
-}
-
-static void wait_for_reclaimer(struct mem_cgroup *memcg)
-{
-	const struct timespec pause = {0, WAIT_NS};
-	int64_t max = load_relaxed(&memcg->memory.max);
-	int64_t far = max + (memcg_ceiling(memcg, max) - CEILING_GRANTS - max) / 4;
-	int least = reclaimer_is_serving() ? WAITS - WAITS_WHILE_IT_SERVES : 0;
-
-	if (waits_left > least && reclaimer_is_running() &&
-	    load_relaxed(&memcg->memory.usage) > far) {
-		waits_left--;
-		nanosleep(&pause, NULL);
-	}
 }
 
 void limits_notice(const struct charge_result *result, int has_gil)
