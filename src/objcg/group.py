@@ -194,8 +194,7 @@ class Group(_core.GroupBase):
                 "parts of the body between two yields"
             )
             raise TypeError(msg)
-        # what contextlib makes of a generator function is a function of its own
-        if any(getattr(one, "__globals__", {}).get("__name__") == "contextlib" for one in runs):
+        if any(map(_makes_context_manager, runs)):
             msg = (
                 f"a group cannot decorate the context manager {fn!r}: its body runs where it is "
                 "entered and left, after the call has returned; use 'with group:' there"
@@ -214,6 +213,24 @@ def _what_runs(fn: object) -> tuple[object, ...]:
     while isinstance(inner, functools.partial):
         inner = inner.func
     return fn, inner, getattr(inner, "__call__", None)  # noqa: B004  # the method may be a coroutine
+
+
+def _makes_context_manager(fn: object) -> bool:
+    """Return whether `fn` is what contextlib makes of a generator function, or calls such an object.
+
+    It is a function of contextlib's, as is what a context manager makes of any function that it
+    decorates: that one runs all of it, and may be decorated.
+    """
+    import inspect
+
+    wrapped = fn
+    while getattr(wrapped, "__globals__", {}).get("__name__") == "contextlib":
+        wrapped = getattr(wrapped, "__wrapped__", None)
+    return wrapped is not fn and (
+        inspect.isgeneratorfunction(wrapped)
+        or inspect.isasyncgenfunction(wrapped)
+        or getattr(fn, "__name__", None) == "__call__"
+    )
 
 
 def group(path: str, **memory: Unpack[_Knobs]) -> Group:

@@ -154,3 +154,22 @@ def test_a_context_manager_is_not_decorated(kind: str, fresh_group: objcg.Group)
         fresh_group(made)
     with pytest.raises(TypeError, match="cannot decorate the context manager"):
         fresh_group(functools.partial(made))
+
+
+def test_what_a_context_manager_decorates_is_decorated(fresh_group: objcg.Group) -> None:
+    """It is a function of contextlib's, too, but runs all of what it decorates."""
+    manager = contextlib.contextmanager(generator)
+    decorated = fresh_group(manager()(objcg.current_group))
+    assert decorated() is fresh_group
+    # but a context manager stays one, and a generator one
+    for made in (manager(), manager()(manager), manager()(generator)):
+        with pytest.raises(TypeError, match="cannot decorate the context manager"):
+            fresh_group(made)
+
+
+def test_what_an_async_context_manager_decorates_is_decorated(fresh_group: objcg.Group) -> None:
+    async def current() -> objcg.Group:
+        return objcg.current_group()
+
+    manager = contextlib.asynccontextmanager(async_generator)
+    assert asyncio.run(fresh_group(manager()(current))()) is fresh_group
