@@ -356,7 +356,8 @@ static int find_offender(unsigned long thread, uint32_t gid)
 /*
  * Threads that crossed the limit of `gid` and are to be stopped.  `stopped` is one that is:
  * it handles its error, or has one to be raised, which is not to be lost for ours if it is
- * another's, of a time limit say.  Else 0.
+ * another's, of a time limit say.  Else 0.  It is noted no more until it crosses the limit
+ * again: it may do nothing else than wait in there, for hours.
  */
 static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_ssize_t room,
 				 unsigned long *stopped)
@@ -365,9 +366,12 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 	Py_ssize_t n = 0;
 
 	for (; ts && n < room; ts = PyThreadState_Next(ts)) {
-		if (find_offender(ts->thread_id, gid) < 0)
+		int slot = find_offender(ts->thread_id, gid);
+
+		if (slot < 0)
 			continue;
 		if (is_handling_memory_error(ts) || ts->async_exc) {
+			store_relaxed(&offenders[slot].gid, 0);
 			*stopped = ts->thread_id;
 			continue;
 		}
@@ -422,8 +426,8 @@ static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *mem
 
 /*
  * raise_in_group(gid, class, reserve): stops one thread that is over the limit of the
- * group, where it stands; returns which, or one that is stopped already.  0: there is none
- * in the group, or none where it can be interrupted.
+ * group, where it stands; returns which, or one that is stopped already if all are.  0: there
+ * is none in the group, or none where it can be interrupted.
  */
 static PyObject *raise_in_group(PyObject *module, PyObject *args)
 {
@@ -479,9 +483,12 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 	}
 	if (failed)
 		return NULL;
-	if (!raised && !stopped)
+	/* Where one is stopped another one may be still to be. */
+	if (!raised && nr == 0)
+		raised = stopped;
+	if (!raised)
 		fetch_add_relaxed(&looks_in_vain, 1);
-	return PyLong_FromUnsignedLong(raised ? raised : stopped);
+	return PyLong_FromUnsignedLong(raised);
 }
 
 /* The group whose limit a report is about; NULL if it was removed in the meantime. */

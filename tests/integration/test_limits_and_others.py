@@ -231,6 +231,57 @@ print(len(handling), all(handling), group.memory.events["raised"], objcg.audit()
     assert printed[1:] == ["True", "1", "0"]
 
 
+def test_a_thread_that_waits_in_its_handler_does_not_spare_the_others() -> None:
+    """It went beyond the reserve, and then waits; meanwhile others can be stopped as before."""
+    printed = run_checked("""
+import asyncio, collections, threading, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+looks, stopped, held = [], [], collections.deque()
+raise_in = objcg._core.raise_in_group
+def raise_in_group(*args):
+    looks.append(raise_in(*args))
+    return looks[-1]
+objcg._core.raise_in_group = raise_in_group
+waits, end = threading.Event(), threading.Event()
+def waiter():
+    with group:
+        try:
+            while True:
+                held.append((bytes(100),))
+        except MemoryError:
+            held.extend(map(bytes, [1000] * 600))
+            waits.set()
+            end.wait()
+async def offend():
+    try:
+        while True:
+            held.append(bytes(40))
+            await asyncio.sleep(0)
+    except MemoryError as error:
+        stopped.append(type(error))
+async def main():
+    for _ in range(5):
+        with group:
+            await offend()
+thread = threading.Thread(target=waiter)
+thread.start()
+waits.wait()
+waiting = thread.ident
+looks.clear()
+loop = threading.Thread(target=asyncio.run, args=(main(),))
+loop.start()
+loop.join()
+end.set()
+thread.join()
+print(len(stopped), looks.count(waiting), group.memory.events["ceiling"], objcg.audit().drift)
+""")
+    assert printed[0] == "5"
+    # the waiter was noted once, before it began to wait
+    assert int(printed[1]) <= 1
+    assert printed[2:] == ["0", "0"]
+
+
 @pytest.mark.parametrize("python", interpreters())
 def test_a_program_that_is_as_deep_as_it_may_be_is_reclaimed_from(python: str) -> None:
     """What reclaims is called on top of it, and needs some frames, too."""
