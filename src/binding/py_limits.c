@@ -40,7 +40,8 @@ _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or
 
 static PyObject *over_handler;
 static PyObject *armed_class; /* what limits_armed counts: the class last armed */
-static PyObject *reports;     /* thread ident -> (gid, uid, task id, limit, usage, reserve) */
+/* thread ident -> (gid, uid, task id, limit, usage, reserve, number, id of the thread state) */
+static PyObject *reports;
 
 /* --- the main thread ----------------------------------------------------- */
 
@@ -307,10 +308,20 @@ void limits_notice(const struct charge_result *result, int has_gil)
 		reclaimer_wake();
 }
 
+/*
+ * Reports are numbered.  A thread that takes its own exception back cannot drop the report,
+ * in the middle of an allocation as it is: those up to this number are of no exception of
+ * its any more.
+ */
+static long long reports_made;
+static __thread long long reports_void __attribute__((tls_model("initial-exec")));
+
 /* A thread's pending exception, if it is one of ours; the GIL is held. */
 void limits_context_changed(PyThreadState *ts)
 {
 	if (ts->async_exc && ts->async_exc == armed_class) {
+		if (ts->thread_id == PyThread_get_thread_ident())
+			reports_void = reports_made;
 		ts->async_exc = NULL;
 		/* armed_class holds another reference: this frees nothing. */
 		Py_DECREF(armed_class);
@@ -339,6 +350,7 @@ int limits_is_entering(const PyThreadState *ts)
 
 struct candidate {
 	unsigned long thread;
+	uint64_t id; /* of the thread state, which no other one ever has */
 	PyObject *context;
 	PyFrameObject *frame;
 };
@@ -376,6 +388,7 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 			continue;
 		}
 		candidates[n].thread = ts->thread_id;
+		candidates[n].id = PyThreadState_GetID(ts);
 		Py_XINCREF(ts->context);
 		candidates[n].context = ts->context;
 		candidates[n++].frame = PyThreadState_GetFrame(ts);
@@ -401,15 +414,17 @@ static struct task *task_of_context(PyObject *context)
 	return task;
 }
 
-static int arm(unsigned long thread, PyObject *exception, struct mem_cgroup *memcg,
+static int arm(const struct candidate *candidate, PyObject *exception, struct mem_cgroup *memcg,
 	       const struct task *task, int where, long long reserve)
 {
+	unsigned long thread = candidate->thread;
 	PyObject *key = PyLong_FromUnsignedLong(thread);
-	PyObject *report = Py_BuildValue("IKKLLL", (unsigned int)memcg_id(memcg),
+	PyObject *report = Py_BuildValue("IKKLLLLK", (unsigned int)memcg_id(memcg),
 					 (unsigned long long)memcg->uid,
 					 (unsigned long long)task->id,
 					 (long long)load_relaxed(&memcg->memory.max),
-					 (long long)memcg_current(memcg), reserve);
+					 (long long)memcg_current(memcg), reserve, ++reports_made,
+					 (unsigned long long)candidate->id);
 	int failed = !key || !report || PyDict_SetItem(reports, key, report) < 0;
 
 	Py_XDECREF(key);
@@ -469,7 +484,7 @@ static PyObject *raise_in_group(PyObject *module, PyObject *args)
 				store_relaxed(&offenders[slot].gid, 0);
 			if (memcg_is_descendant(memcg_from_id(load_acquire(&task->memcg)), memcg) &&
 			    where != FRAME_IS_NOT) {
-				failed = arm(candidates[i].thread, exception, memcg, task, where,
+				failed = arm(&candidates[i], exception, memcg, task, where,
 					     reserve) < 0;
 				raised = candidates[i].thread;
 			}
@@ -604,9 +619,19 @@ static PyObject *pending_report(PyObject *module, PyObject *unused)
 	Py_INCREF(report);
 	if (PyDict_DelItem(reports, key) < 0)
 		PyErr_Clear();
-	else if (load_relaxed(&limits_armed) > 0)
-		fetch_add_relaxed(&limits_armed, -1);
 	Py_DECREF(key);
+	if (PyLong_AsLongLong(PyTuple_GET_ITEM(report, 6)) <= reports_void ||
+	    PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(report, 7)) !=
+		    PyThreadState_GetID(PyThreadState_Get())) {
+		/*
+		 * Of one that was taken back, or was set for a thread that has ended and had
+		 * the same ident: the program makes this one by itself.
+		 */
+		Py_DECREF(report);
+		Py_RETURN_NONE;
+	}
+	if (load_relaxed(&limits_armed) > 0)
+		fetch_add_relaxed(&limits_armed, -1);
 	note_raised(report);
 	return report;
 }

@@ -86,7 +86,7 @@ def _reported() -> tuple[Group | None, Task | None, int, int]:
     report = _core.pending_report()
     if report is None:
         return None, None, 0, 0
-    gid, uid, task_id, limit, usage, _reserve = report
+    gid, uid, task_id, limit, usage, *_ = report
     current: Task = _core.current_task()  # type: ignore[assignment]  # of the type given to set_task_type()
     return _registry.get_same(gid, uid), current if current.id == task_id else None, limit, usage
 

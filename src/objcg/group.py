@@ -216,7 +216,7 @@ def _what_runs(fn: object) -> tuple[object, ...]:
 
 
 def _makes_context_manager(fn: object) -> bool:
-    """Return whether `fn` is what contextlib makes of a generator function, or calls such an object.
+    """Return whether `fn` is a context manager that contextlib makes, or a function that makes one.
 
     It is a function of contextlib's, as is what a context manager makes of any function that it
     decorates: that one runs all of it, and may be decorated.

@@ -199,6 +199,61 @@ print(*result, objcg.audit().drift)
     assert printed == ["went", "on", "0"]
 
 
+@pytest.mark.parametrize("by", ["worker", "make_one"], ids=["itself", "of the same ident"])
+def test_an_error_that_a_thread_makes_is_not_taken_for_one_that_was_taken_back(by: str) -> None:
+    """It counts for no group, is about none, and grants no reserve."""
+    printed = run_checked(
+        """
+import contextvars, functools, operator, threading, time, objcg
+objcg.enable()
+group = objcg.group("/g", max="1M")
+armed, held, result = [], [], []
+raise_in = objcg._core.raise_in_group
+def raise_in_group(*args):
+    armed.append(raise_in(*args))
+    return armed[-1]
+objcg._core.raise_in_group = raise_in_group
+with group:
+    context = contextvars.copy_context()
+def worker():
+    deadline = time.monotonic() + 20
+    while not result and time.monotonic() < deadline:
+        armed.clear()
+        # without a bytecode in between: over, blocked while an error is set, left, taken back
+        steps = [
+            functools.partial(context.run, held.extend, map(bytes, [1000] * 1100)),
+            functools.partial(context.run, time.sleep, 0.05),
+            functools.partial(list, range(3)),
+        ]
+        try:
+            list(map(operator.methodcaller("__call__"), steps))
+        except objcg.MemoryLimitExceeded:
+            held.clear()
+            continue
+        held.clear()
+        if any(armed) and by is worker:
+            make_one()
+        elif any(armed):
+            return
+def make_one():
+    before = group.memory.events["raised"]
+    error = objcg.MemoryLimitExceeded()
+    result.extend([group.memory.events["raised"] - before, error.group, error.usage])
+def run(target):
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    return thread.ident
+by = BY
+first = run(worker)
+while by is make_one and run(make_one) != first:
+    result.clear()
+print(*result, objcg.audit().drift)
+""".replace("BY", by)
+    )
+    assert printed == ["0", "None", "0", "0"]
+
+
 def test_a_thread_that_handles_its_error_is_left_to_it() -> None:
     """It may go beyond the reserve: it is not stopped again, nor looked for again and again."""
     printed = run_checked("""
