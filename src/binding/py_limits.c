@@ -104,6 +104,12 @@ static int is_handling_memory_error(const PyThreadState *ts)
 	return item && PyErr_GivenExceptionMatches(item->exc_value, PyExc_MemoryError);
 }
 
+/* Whether the thread is stopped: it handles its error, or has one to be raised. */
+static int is_stopped(const PyThreadState *ts)
+{
+	return ts->async_exc || is_handling_memory_error(ts);
+}
+
 /*
  * What the handler does between two bytecodes of the program must not fail because the
  * program is as deep as it may be: reclaim would not be done, and the program get a
@@ -217,6 +223,14 @@ static void offender_note(uint32_t gid)
 #define WAITS_WHILE_IT_SERVES 12
 static __thread int waits_left __attribute__((tls_model("initial-exec")));
 
+/* One that is stopped waits for nobody: the reclaimer leaves it alone, and it would crawl. */
+static int is_to_be_stopped(void)
+{
+	const PyThreadState *ts = current_thread_state();
+
+	return ts && !is_stopped(ts);
+}
+
 static void wait_for_reclaimer(struct mem_cgroup *memcg)
 {
 	const struct timespec pause = {0, WAIT_NS};
@@ -225,7 +239,7 @@ static void wait_for_reclaimer(struct mem_cgroup *memcg)
 	int least = reclaimer_is_serving() ? WAITS - WAITS_WHILE_IT_SERVES : 0;
 
 	if (waits_left > least && reclaimer_is_running() &&
-	    load_relaxed(&memcg->memory.usage) > far) {
+	    load_relaxed(&memcg->memory.usage) > far && is_to_be_stopped()) {
 		waits_left--;
 		nanosleep(&pause, NULL);
 	}
@@ -254,7 +268,7 @@ static void wait_for_look(void)
 		looks_waited_for = looks;
 		allocations_left = 1 + looks * 7 % ALLOCATIONS_PER_LOOK;
 	}
-	if (allocations_left > 0 && --allocations_left == 0)
+	if (allocations_left > 0 && --allocations_left == 0 && is_to_be_stopped())
 		nanosleep(&pause, NULL);
 }
 
@@ -382,7 +396,7 @@ static Py_ssize_t list_offenders(uint32_t gid, struct candidate *candidates, Py_
 
 		if (slot < 0)
 			continue;
-		if (is_handling_memory_error(ts) || ts->async_exc) {
+		if (is_stopped(ts)) {
 			store_relaxed(&offenders[slot].gid, 0);
 			*stopped = ts->thread_id;
 			continue;

@@ -286,6 +286,41 @@ print(len(handling), all(handling), group.memory.events["raised"], objcg.audit()
     assert printed[1:] == ["True", "1", "0"]
 
 
+def test_a_thread_that_handles_its_error_is_not_made_to_wait() -> None:
+    """Far over the limit a thread waits for the reclaimer: not where that leaves it alone."""
+    printed = run_checked("""
+import collections, threading, time, objcg
+objcg.enable()
+group = objcg.group("/g", max="8M")
+counts = []
+def allocate():
+    count, end = 0, time.monotonic() + 0.5
+    while time.monotonic() < end:
+        [bytes(100) for _ in range(50)]
+        count += 1
+    counts.append(count)
+def worker():
+    held = collections.deque()
+    with group:
+        try:
+            while True:
+                held.append(bytes(1000))
+        except MemoryError:
+            # of the reserve, 0.5 MiB, and what is above it up to the ceiling, 5 MiB: half
+            held.extend(map(bytes, [1000] * (((21 << 19) - group.memory.current) // 1040)))
+            allocate()
+    allocate()
+thread = threading.Thread(target=worker)
+thread.start()
+thread.join()
+print(*counts, objcg.audit().drift)
+""")
+    over, free = int(printed[0]), int(printed[1])
+    # each one is flagged, and looked at by the reclaimer; it was 1/700 when it had to wait
+    assert over > free / 50
+    assert printed[2:] == ["0"]
+
+
 def test_a_thread_that_waits_in_its_handler_does_not_spare_the_others() -> None:
     """It went beyond the reserve, and then waits; meanwhile others can be stopped as before."""
     printed = run_checked("""
