@@ -34,6 +34,7 @@
  */
 #include "binding.h"
 
+#include <errno.h>
 #include <time.h>
 
 _Atomic int limits_armed; /* exceptions set for other threads, not yet raised or taken back */
@@ -231,9 +232,17 @@ static int is_to_be_stopped(void)
 	return ts && !is_stopped(ts);
 }
 
+static void wait_in_hook(long nanoseconds)
+{
+	const struct timespec pause = {0, nanoseconds};
+	int saved_errno = errno;
+
+	nanosleep(&pause, NULL);
+	errno = saved_errno;
+}
+
 static void wait_for_reclaimer(struct mem_cgroup *memcg)
 {
-	const struct timespec pause = {0, WAIT_NS};
 	int64_t max = load_relaxed(&memcg->memory.max);
 	int64_t far = max + (memcg_ceiling(memcg, max) - CEILING_GRANTS - max) / 4;
 	int least = reclaimer_is_serving() ? WAITS - WAITS_WHILE_IT_SERVES : 0;
@@ -241,7 +250,7 @@ static void wait_for_reclaimer(struct mem_cgroup *memcg)
 	if (waits_left > least && reclaimer_is_running() &&
 	    load_relaxed(&memcg->memory.usage) > far && is_to_be_stopped()) {
 		waits_left--;
-		nanosleep(&pause, NULL);
+		wait_in_hook(WAIT_NS);
 	}
 }
 
@@ -261,7 +270,6 @@ static __thread unsigned allocations_left __attribute__((tls_model("initial-exec
 
 static void wait_for_look(void)
 {
-	const struct timespec pause = {0, WAIT_FOR_LOOK_NS};
 	unsigned looks = load_relaxed(&looks_in_vain);
 
 	if (looks != looks_waited_for) {
@@ -269,7 +277,7 @@ static void wait_for_look(void)
 		allocations_left = 1 + looks * 7 % ALLOCATIONS_PER_LOOK;
 	}
 	if (allocations_left > 0 && --allocations_left == 0 && is_to_be_stopped())
-		nanosleep(&pause, NULL);
+		wait_in_hook(WAIT_FOR_LOOK_NS);
 }
 
 void limits_notice(const struct charge_result *result, int has_gil)

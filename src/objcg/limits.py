@@ -39,6 +39,12 @@ _RESERVE_MOST = 1 << 20
 _STALK_MOST = 0.02
 _STALK_PAUSE = 20e-6
 
+# Of a group that was stalked in vain: for how long it is not stalked again (seconds), unless it has
+# grown by this part of its limit.
+_LEAST_TRUCE = 0.02
+_MOST_TRUCE = 1.28
+_TRUCE_GROWTH = 16
+
 # The switch interval meanwhile (seconds; CPython keeps whole microseconds), and the program's. It
 # has a value of its own: a program that reads it just then, and sets it again later, is found out
 # at the next occasion.
@@ -197,8 +203,7 @@ def service() -> None:
             _notices.pop(notice, None)
             if notice not in handled:
                 _notify(*notice)
-        if running:
-            _stalk(running)
+        _stalk(running)
     except BaseException as error:  # noqa: BLE001  # the core has nobody to give it to
         _core.write_unraisable(error, service)
 
@@ -247,9 +252,14 @@ def _stop_if_over(group: Group) -> bool:
     """
     reading = group._read()
     limit = reading["max"]
-    if limit is None or reading["current"] <= limit:
-        return True
-    return _core.raise_in_group(group.id, MemoryLimitExceeded, reserve(limit)) != 0
+    stopped = (
+        limit is None
+        or reading["current"] <= limit
+        or _core.raise_in_group(group.id, MemoryLimitExceeded, reserve(limit)) != 0
+    )
+    if stopped:
+        _truces.end(group)
+    return stopped
 
 
 def _stalk(groups: list[Group]) -> None:
@@ -259,6 +269,9 @@ def _stalk(groups: list[Group]) -> None:
     of the event loop, where nothing may be raised, and it gives it up once in five milliseconds.
     So for a moment all threads take turns as often as they can.
     """
+    groups = [group for group in groups if _truces.allow(group)]
+    if not groups:
+        return
     until = time.monotonic() + _STALK_MOST
     _shorten_switches()
     try:
@@ -267,6 +280,53 @@ def _stalk(groups: list[Group]) -> None:
             groups = [group for group in groups if not _is_stopped(group)]
     finally:
         _restore_switches()
+    for group in groups:
+        _truces.make(group)
+
+
+class _Truces:
+    """When a group that was stalked in vain may be stalked again.
+
+    It may have nobody to stop: a group is full of what is held, and only an event loop runs in it.
+    Each time in vain the truce is twice as long; it ends early for a group that goes on growing.
+    """
+
+    def __init__(self) -> None:
+        # uid of the group -> (usage then in bytes, how long in seconds, until when)
+        self._made: dict[int, tuple[int, float, float]] = {}
+
+    def allow(self, group: Group) -> bool:
+        if group.uid not in self._made:
+            return True
+        usage_then, _, until = self._made[group.uid]
+        try:
+            reading = group._read()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
+        growth = (reading["max"] or 0) // _TRUCE_GROWTH
+        return reading["current"] >= usage_then + growth or time.monotonic() >= until
+
+    def make(self, group: Group) -> None:
+        now = time.monotonic()
+        _, before, _ = self._made.pop(group.uid, (0, 0.0, 0.0))
+        # groups come and go by the thousand; what has expired long ago says nothing any more
+        self._made = {
+            uid: made for uid, made in self._made.items() if made[2] + _MOST_TRUCE > now
+        }
+        length = min(max(before * 2, _LEAST_TRUCE), _MOST_TRUCE)
+        try:
+            self._made[group.uid] = group._current(), length, now + length
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    def end(self, group: Group) -> None:
+        self._made.pop(group.uid, None)
+
+
+_truces = _Truces()
 
 
 def _shorten_switches() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import pickle
 import sys
+import time
 
 import pytest
 from unit.fake_core import FakeGroup
@@ -154,6 +156,50 @@ def test_a_thread_that_cannot_be_interrupted_is_looked_at_for_a_while_only(offen
     limits.service()
     assert len(core.raised) > 1
     assert sys.getswitchinterval() == before
+
+
+def looks_of_services(core, group, count):
+    """How often threads of the group are looked at in each of so many services."""
+    looks = []
+    for _ in range(count):
+        core.raised = []
+        core.flagged = [(group.id, group.uid, "max")]
+        limits.service()
+        looks.append(len(core.raised))
+    return looks
+
+
+def test_a_group_that_was_stalked_in_vain_is_left_alone_for_longer_each_time(
+    offender, core, monkeypatch
+):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + limits._STALK_MOST))
+    core.thread = 0
+    stalked = []
+    while len(stalked) < 10:
+        at = now[0]
+        if looks_of_services(core, offender, 1) == [2]:
+            stalked.append(at)
+        now[0] += 0.001
+    waits = [round(b - a - limits._STALK_MOST, 2) for a, b in itertools.pairwise(stalked)]
+    assert waits == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 1.28, 1.28]
+
+
+def test_a_group_that_goes_on_growing_or_was_stopped_is_stalked_again_at_once(
+    offender, core, monkeypatch
+):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + limits._STALK_MOST))
+    core.thread = 0
+    assert looks_of_services(core, offender, 2) == [2, 1]
+    offender.usage += LIMIT // 16
+    assert looks_of_services(core, offender, 2) == [2, 1]
+    core.thread = 7
+    assert looks_of_services(core, offender, 1) == [1]
+    core.thread = 0
+    assert looks_of_services(core, offender, 2) == [2, 1]
 
 
 @pytest.mark.parametrize("change", [lambda group: setattr(group, "usage", 0), FakeGroup.remove])
