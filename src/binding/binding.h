@@ -12,6 +12,7 @@
  *   py_with.c     what `with group:` calls
  *   py_tree.c     the tree of Group objects
  *   py_limits.c   interrupting a task whose group is over a limit
+ *   py_offenders.c the same on threads other than the main one
  *   py_interruptible.c   where that may be done
  *   py_reclaimer.c the thread that reclaims
  *   py_run.c      running a program as plain `python` would
@@ -332,13 +333,22 @@ extern PyMethodDef greenlet_methods[];
  * `has_gil`: the caller has the GIL for certain, and may be made to wait a little.
  */
 void limits_notice(const struct charge_result *result, int has_gil);
-/* A pending MemoryLimitExceeded must not reach code of another context. */
-void limits_context_changed(PyThreadState *ts);
-int limits_is_entering(const PyThreadState *ts);
-void limits_task_moved(void);
-extern _Atomic int limits_armed;
+void limits_grant_reserve(struct mem_cgroup *memcg, int64_t bytes);
 void limits_after_fork_child(void);
 extern PyMethodDef limits_methods[];
+
+/* --- py_offenders.c ------------------------------------------------------ */
+
+int offenders_init(void);
+int offenders_notice(struct mem_cgroup *memcg, int has_gil);
+int offenders_is_handling(const PyThreadState *ts);
+/* A pending MemoryLimitExceeded must not reach code of another context. */
+void offenders_context_changed(PyThreadState *ts);
+int offenders_is_entering(const PyThreadState *ts);
+void offenders_task_moved(void);
+extern _Atomic int offenders_armed;
+void offenders_after_fork_child(void);
+extern PyMethodDef offenders_methods[];
 
 /* --- py_interruptible.c -------------------------------------------------- */
 

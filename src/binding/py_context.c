@@ -96,8 +96,8 @@ static __attribute__((noinline)) void take_back_if_changed(const struct thread_c
 							   PyThreadState *ts)
 {
 	if (cache->task != membership_task(contextvar_get(ts->context)) ||
-	    cache->context_ver != ts->context_ver || !limits_is_entering(ts))
-		limits_context_changed(ts);
+	    cache->context_ver != ts->context_ver || !offenders_is_entering(ts))
+		offenders_context_changed(ts);
 }
 
 /*
@@ -107,7 +107,7 @@ static __attribute__((noinline)) void take_back_if_changed(const struct thread_c
  */
 static inline void look_at_context(struct thread_cache *cache, PyThreadState *ts)
 {
-	if (unlikely(load_relaxed(&limits_armed)))
+	if (unlikely(load_relaxed(&offenders_armed)))
 		take_back_if_changed(cache, ts);
 	cache_task(cache, membership_task(contextvar_get(ts->context)));
 	cache->context_ver = ts->context_ver;
@@ -395,8 +395,8 @@ int membership_set(struct thread_cache *cache, Membership *membership)
 int membership_go_back(struct thread_cache *cache, Membership *before)
 {
 	cache_task(cache, before->task);
-	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(cache->ts);
+	if (unlikely(load_relaxed(&offenders_armed)))
+		offenders_context_changed(cache->ts);
 	if (likely(membership_set(cache, before) == 0))
 		return 0;
 	thread_cache_forget(cache); /* the context is as it was, and the cache is not */
@@ -444,8 +444,8 @@ int group_enter(struct mem_cgroup *memcg, uint32_t gen, PyObject *name)
 	int failed;
 
 	/* What was set for the task that is left here. */
-	if (unlikely(load_relaxed(&limits_armed)))
-		limits_context_changed(cache->ts);
+	if (unlikely(load_relaxed(&offenders_armed)))
+		offenders_context_changed(cache->ts);
 	task = task_alloc(memcg, &err);
 	if (!task) {
 		raise_no_record(err, "task", SECTION_TASK);

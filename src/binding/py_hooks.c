@@ -602,6 +602,7 @@ static void fork_child(void)
 #endif
 	native_fork_child();
 	limits_after_fork_child();
+	offenders_after_fork_child();
 	reclaimer_after_fork_child();
 }
 

@@ -397,6 +397,7 @@ PyMODINIT_FUNC PyInit__core(void)
 	if (!module)
 		return NULL;
 	if (context_add_types(module) < 0 || PyModule_AddFunctions(module, limits_methods) < 0 ||
+	    PyModule_AddFunctions(module, offenders_methods) < 0 ||
 	    PyModule_AddFunctions(module, reclaimer_methods) < 0 ||
 	    PyModule_AddFunctions(module, tree_methods) < 0 ||
 	    PyModule_AddFunctions(module, run_methods) < 0 ||

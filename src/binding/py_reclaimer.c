@@ -66,7 +66,7 @@ static void reclaimer_sleep(void)
 	struct timespec until;
 	int64_t nsec;
 
-	if (load_relaxed(&limits_armed) > 0 && (period == 0 || period > ARMED_PERIOD_NS))
+	if (load_relaxed(&offenders_armed) > 0 && (period == 0 || period > ARMED_PERIOD_NS))
 		period = ARMED_PERIOD_NS;
 	if (period == 0) {
 		while (sem_wait(&wakeups) < 0 && errno == EINTR)

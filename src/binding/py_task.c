@@ -139,7 +139,7 @@ static PyObject *task_move_method(PyObject *object, PyObject *group)
 	err = task_move(self->task, self->gen, memcg);
 	if (err < 0)
 		return raise_errno(err);
-	limits_task_moved();
+	offenders_task_moved();
 	Py_RETURN_NONE;
 }
 

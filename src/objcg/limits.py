@@ -34,6 +34,9 @@ _LOCAL_EVENTS = frozenset({"empty"})
 _RESERVE_LEAST = 64 << 10
 _RESERVE_MOST = 1 << 20
 
+# How often reclaim is tried while it frees something (mm/memcontrol.c: MAX_RECLAIM_RETRIES).
+_RECLAIM_RETRIES = 16
+
 # How long threads are looked at again and again to stop one, and how long they run in between
 # (seconds). An event loop runs one of the program's own steps in a hundred microseconds or so.
 _STALK_MOST = 0.02
@@ -148,27 +151,27 @@ def reserve(limit: int) -> int:
     return min(max(limit // 16, _RESERVE_LEAST), _RESERVE_MOST)
 
 
-def over(gid: int, uid: int, usage: int, limit: int) -> BaseException | None:
+def over(gid: int, uid: int, limit: int) -> BaseException | None:
     """Return the exception for the current task, which this group's max stops; None: go on.
 
-    For the core only, on the main thread; `usage` and `limit` are bytes.
+    For the core only, on the main thread; `limit` is in bytes.
     """
     group = _registry.get_same(gid, uid)
     if group is None or active():
         return None
     task: Task = _core.current_task()  # type: ignore[assignment]  # see set_task_type()
-    return _core.at_root(_over)(group, task, usage, limit)
+    return _core.at_root(_over)(group, task, limit)
 
 
-def _over(group: Group, task: Task, usage: int, limit: int) -> BaseException | None:
+def _over(group: Group, task: Task, limit: int) -> BaseException | None:
     try:
         if measure is not None and group.parent is None:
             measure()
             measured = group._read()
             if measured["max"] is None:
                 return None
-            usage, limit = measured["current"], measured["max"]
-        reclaim(group, usage - limit, limit)
+            limit = measured["max"]
+        _reclaim_to(group, limit)
         reading = group._read()
         now, new_limit = reading["current"], reading["max"]
         _notify_later(group, "max")
@@ -230,10 +233,15 @@ def _serve(group: Group, event: str, running: list[Group]) -> None:
 
 
 def _reclaim_to(group: Group, limit: int | None) -> None:
-    if limit is not None:
+    """Reclaim what `group` has above `limit` (bytes), and again while that helps.
+
+    What is reclaimed for goes on meanwhile, if only by the frames of who asks for it: then what was
+    wanted was freed, and the group is over still.
+    """
+    for _ in range(_RECLAIM_RETRIES if limit is not None else 0):
         above = group._current() - limit
-        if above > 0:
-            reclaim(group, above, limit)
+        if above <= 0 or reclaim(group, above, limit) == 0:
+            return
 
 
 def _make_room(group: Group) -> None:

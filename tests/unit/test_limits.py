@@ -36,7 +36,7 @@ def record(group, event):
 
 
 def test_the_main_thread_gets_an_exception_that_says_whose_limit_it_is(offender, core):
-    error = limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    error = limits.over(offender.id, offender.uid, LIMIT)
     assert isinstance(error, MemoryLimitExceeded)
     assert str(error) == "group /a is over memory.max: 33.0 MiB charged, limit 32.0 MiB"
     assert (error.group, error.task) == (offender, core.task)
@@ -47,22 +47,22 @@ def test_the_main_thread_gets_an_exception_that_says_whose_limit_it_is(offender,
 
 def test_no_exception_when_reclaim_was_enough(offender, core):
     shrink(offender, MIB)
-    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, LIMIT) is None
     assert core.counted == []
     assert core.exempted == []
 
 
 def test_no_exception_when_the_limit_was_raised_meanwhile(offender, core):
     offender.limit = 2 * LIMIT
-    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, LIMIT) is None
     offender.limit = None
-    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, LIMIT) is None
 
 
 def test_no_exception_for_a_group_that_is_gone(offender, core):
     gid = offender.id
     offender.remove()
-    assert limits.over(gid, offender.uid, offender.usage, LIMIT) is None
+    assert limits.over(gid, offender.uid, LIMIT) is None
 
 
 def test_a_group_that_has_the_id_of_one_that_is_gone_is_left_alone(offender, core):
@@ -73,13 +73,13 @@ def test_a_group_that_has_the_id_of_one_that_is_gone_is_left_alone(offender, cor
     core.report = (gid, uid, core.task.id, LIMIT, usage, MIB)
     limits.service()
     assert core.raised == []
-    assert limits.over(gid, uid, usage, LIMIT) is None
+    assert limits.over(gid, uid, LIMIT) is None
     assert MemoryLimitExceeded().group is None
 
 
 def test_no_exception_for_a_group_that_a_shrinker_removes(offender, core):
     reclaim._shrinkers.append(reclaim._Shrinker(lambda group, _: group.remove(), offender))
-    assert limits.over(offender.id, offender.uid, offender.usage, LIMIT) is None
+    assert limits.over(offender.id, offender.uid, LIMIT) is None
     assert core.counted == []
 
 
@@ -87,10 +87,10 @@ def test_no_exception_inside_a_shrinker(offender, core):
     inner = []
 
     def fn(group, _nbytes):
-        inner.append(limits.over(group.id, group.uid, group.usage, LIMIT))
+        inner.append(limits.over(group.id, group.uid, LIMIT))
 
     reclaim._shrinkers.append(reclaim._Shrinker(fn, offender))
-    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, LIMIT)
     assert inner == [None]
 
 
@@ -156,6 +156,37 @@ def test_a_thread_that_cannot_be_interrupted_is_looked_at_for_a_while_only(offen
     limits.service()
     assert len(core.raised) > 1
     assert sys.getswitchinterval() == before
+
+
+def test_what_the_call_itself_takes_is_reclaimed_too(offender, core, monkeypatch):
+    """Reclaim was asked for what was above the limit before; something else has freed that."""
+    offender.usage = LIMIT + 32
+    related = reclaim._related
+
+    def free_a_little(group):
+        group.usage -= 64
+        return related(group)
+
+    def at_root(fn):
+        def call(*args):
+            if fn is reclaim._reclaim:
+                offender.usage += 272
+            return fn(*args)
+
+        return call
+
+    monkeypatch.setattr(core, "at_root", at_root)
+    monkeypatch.setattr(reclaim, "_related", free_a_little)
+    shrink(offender, MIB)
+    assert limits.over(offender.id, offender.uid, LIMIT) is None
+    assert offender.usage < LIMIT
+
+
+def test_reclaim_is_not_tried_again_where_it_frees_nothing(offender, core):
+    calls = []
+    reclaim._shrinkers.append(reclaim._Shrinker(lambda _, n: calls.append(n), offender))
+    assert limits.over(offender.id, offender.uid, LIMIT) is not None
+    assert calls == [MIB]
 
 
 def looks_of_services(core, group, count):
@@ -284,7 +315,7 @@ def test_callbacks_for_other_events_and_other_groups_are_not_called(tree, core):
 
 def test_what_the_main_thread_went_through_is_told_to_callbacks_on_the_reclaimer(offender, core):
     seen = [record(offender, "max"), record(offender, "raised")]
-    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, LIMIT)
     assert seen == [[], []]
     assert core.wakes
     limits.service()
@@ -292,13 +323,13 @@ def test_what_the_main_thread_went_through_is_told_to_callbacks_on_the_reclaimer
 
 
 def test_nobody_is_woken_for_callbacks_that_do_not_exist(offender, core):
-    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, LIMIT)
     assert core.wakes == 0
 
 
 def test_an_event_flagged_by_both_sides_is_told_once(offender, core):
     seen = record(offender, "raised")
-    limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    limits.over(offender.id, offender.uid, LIMIT)
     core.flagged = [(offender.id, offender.uid, "raised")]
     limits.service()
     assert seen == [(offender, "raised")]
@@ -382,7 +413,7 @@ def test_an_exception_about_a_group_or_task_that_is_gone_still_has_the_numbers(c
 
 
 def test_an_exception_can_be_sent_to_another_process(offender, core):
-    error = limits.over(offender.id, offender.uid, offender.usage, LIMIT)
+    error = limits.over(offender.id, offender.uid, LIMIT)
     error.__notes__ = ["in the second batch"]  # as add_note() of 3.11 does
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is MemoryLimitExceeded
