@@ -78,7 +78,10 @@ static int fresh_main(void)
 		"main.__dict__.update(__loader__=m.BuiltinImporter, __annotations__={},\n"
 		"                     __builtins__=builtins)\n"
 		"old = sys.modules['__main__']\n"
-		"sys.modules['__main__'] = main\n";
+		"sys.modules['__main__'] = main\n"
+		/* multiprocessing's other name for it, where something has imported that */
+		"if sys.modules.get('__mp_main__') is old:\n"
+		"    sys.modules['__mp_main__'] = main\n";
 	static PyObject *kept;
 	PyObject *globals = PyDict_New();
 	PyObject *result = NULL;

@@ -238,7 +238,9 @@ def _reclaim_to(group: Group, limit: int | None) -> None:
     What is reclaimed for goes on meanwhile, if only by the frames of who asks for it: then what was
     wanted was freed, and the group is over still.
     """
-    for _ in range(_RECLAIM_RETRIES if limit is not None else 0):
+    if limit is None:
+        return
+    for _ in range(_RECLAIM_RETRIES):
         above = group._current() - limit
         if above <= 0 or reclaim(group, above, limit) == 0:
             return
@@ -320,9 +322,7 @@ class _Truces:
         now = time.monotonic()
         _, before, _ = self._made.pop(group.uid, (0, 0.0, 0.0))
         # groups come and go by the thousand; what has expired long ago says nothing any more
-        self._made = {
-            uid: made for uid, made in self._made.items() if made[2] + _MOST_TRUCE > now
-        }
+        self._made = {uid: made for uid, made in self._made.items() if made[2] + _MOST_TRUCE > now}
         length = min(max(before * 2, _LEAST_TRUCE), _MOST_TRUCE)
         try:
             self._made[group.uid] = group._current(), length, now + length

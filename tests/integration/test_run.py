@@ -12,22 +12,27 @@ from .programs import OBJCG, PROGRAMS, PYTHON, is_tree, run
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def assert_same(
-    arguments: Sequence[str | Path], *, stdin: str = "", cwd: Path = PROGRAMS, ran: bool = True
+    arguments: Sequence[str | Path],
+    *,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path = PROGRAMS,
+    ran: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program by python and by ``objcg run``; return what the latter did, without its tree.
 
     What the program writes to stderr comes first, all of it, and then comes the tree. There may
     be none when a signal has killed the program, or it could not even start (not `ran`).
     """
-    plain = run([*PYTHON, *arguments], stdin=stdin, cwd=cwd)
-    under = run([*OBJCG, *arguments], stdin=stdin, cwd=cwd)
+    plain = run([*PYTHON, *arguments], stdin=stdin, env=env, cwd=cwd)
+    under = run([*OBJCG, *arguments], stdin=stdin, env=env, cwd=cwd)
     assert ADDRESS.sub("0x", under.stdout) == ADDRESS.sub("0x", plain.stdout)
     assert under.returncode == plain.returncode, (plain, under)
     expected, actual = ADDRESS.sub("0x", plain.stderr), ADDRESS.sub("0x", under.stderr)
@@ -148,6 +153,12 @@ def test_order_of_things_at_the_end(arguments: list[str]) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(method: str) -> None:
     assert_same(["processes.py", method])
+
+
+def test_multiprocessing_that_was_imported_before_the_program(tmp_path: Path) -> None:
+    """By a file of site, as coverage and debuggers have: it keeps __main__ by another name, too."""
+    (tmp_path / "sitecustomize.py").write_text("import multiprocessing")
+    assert_same(["processes.py", "spawn"], env={"PYTHONPATH": str(tmp_path)})
 
 
 def test_a_program_that_forks() -> None:
