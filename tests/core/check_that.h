@@ -57,6 +57,20 @@
 #define check_compare(a, op, b) check_compare_(a, op, b, #a, #b)
 #define check_equal(a, b) check_compare_(a, ==, b, #a, #b)
 
+/* How a forked child ends. gcov writes its counters at exit() only, which writes buffers, too. */
+#ifdef OBJCG_COVERAGE
+extern void __gcov_dump(void);
+#define note_coverage() __gcov_dump()
+#else
+#define note_coverage() ((void)0)
+#endif
+
+#define leave_child(status)                                                                        \
+	do {                                                                                       \
+		note_coverage();                                                                   \
+		_exit(status);                                                                     \
+	} while (0)
+
 /* --- random numbers ------------------------------------------------------ */
 
 /* The same in every run, unless OBJCG_SEED says otherwise; printed, to repeat a failure. */

@@ -1021,7 +1021,7 @@ static void a_forked_child_gives_back_what_threads_it_lacks_had_in_stock(void)
 			check_equal(held, memcg_current(root_memcg()));
 			check_equal(usage_of(root_memcg()), memcg_current(root_memcg()));
 			check_equal(drift_frozen(), 0);
-			_exit(0);
+			leave_child(0);
 		}
 		kmem_fork_parent();
 		native_thaw();
@@ -1069,7 +1069,7 @@ static void a_forked_child_waits_for_no_thread_that_was_just_coming(void)
 		kmem_fork_child();
 		native_fork_child();
 		check_equal(drift_frozen(), 0);
-		_exit(0);
+		leave_child(0);
 	}
 	store_relaxed(&load_acquire(&other)->busy, 0);
 	kmem_fork_parent();

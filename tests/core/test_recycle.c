@@ -176,7 +176,7 @@ static void free_the_last_block(int signal, siginfo_t *info, void *context)
 	(void)info;
 	(void)context;
 	if (mprotect(guarded, 4096, PROT_READ | PROT_WRITE) != 0)
-		_exit(2);
+		leave_child(2);
 	if (!last_block)
 		return;
 	/* Takes the slot, and then leaves it to an objcg of another group. */

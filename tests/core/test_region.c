@@ -5,14 +5,17 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "check_that.h"
+#include "place.h"
 
 static char dir[64] = "/dev/shm/objcg-test-XXXXXX";
 static char path[128];
@@ -29,7 +32,7 @@ static void run(const char *name, void (*test)(void))
 	if (pid == 0) {
 		alarm(30); /* a lock that nobody gives back */
 		test();
-		_exit(0);
+		leave_child(0);
 	}
 	check_equal(waitpid(pid, &status, 0), pid);
 	if (status != 0) {
@@ -433,7 +436,7 @@ static void the_core_starts_in_a_small_address_space(void)
 			if (half == MAP_FAILED)
 				fail_that("%d GiB: not half of it is left", (int)gib[i]);
 			release(cpu, alloc(cpu, task_new(root_memcg()), 100));
-			_exit(0);
+			leave_child(0);
 		}
 		check_equal(waitpid(pid, &status, 0), pid);
 		check_equal(status, 0);
@@ -568,7 +571,7 @@ static void the_child_has_a_copy_of_its_own(void)
 		stock_drain_all(cpu);
 		check_equal(usage_of(root_memcg()), 0);
 		check_equal(unlink(child_path), 0);
-		_exit(0);
+		leave_child(0);
 	}
 	wait_for_child(pid);
 	check_that(hash_of_file() == hash);
@@ -588,7 +591,7 @@ static void a_file_that_cannot_be_made_leaves_the_child_in_private_memory(void)
 		check_equal(region_attach_file(path), -EEXIST);
 		check_equal(region.path[0], 0);
 		use_the_core();
-		_exit(0);
+		leave_child(0);
 	}
 	wait_for_child(pid);
 	use_the_core();
@@ -610,11 +613,11 @@ static void a_child_of_anonymous_memory_is_exact_too(void)
 		if (grandchild == 0) {
 			check_equal(region.path[0], 0);
 			use_the_core();
-			_exit(0);
+			leave_child(0);
 		}
 		wait_for_child(grandchild);
 		use_the_core();
-		_exit(0);
+		leave_child(0);
 	}
 	wait_for_child(pid);
 	use_the_core();
@@ -645,7 +648,7 @@ static void the_child_has_the_moment_of_the_fork_whatever_the_parent_does_next(v
 		check_equal(load_relaxed(&memcg->nr_children), groups);
 		check_conserved();
 		use_the_core();
-		_exit(0);
+		leave_child(0);
 	}
 	kmem_fork_parent();
 	use_the_core();
@@ -677,7 +680,7 @@ static void the_child_of_a_full_address_space_does_not_write_to_its_parents_file
 	pid = fork_core();
 	if (pid == 0) {
 		use_the_core();
-		_exit(0);
+		leave_child(0);
 	}
 	wait_for_child(pid);
 	check_that(hash_of_file() == hash);
@@ -720,7 +723,7 @@ static void sections_of_other_threads_are_over_in_the_child(void)
 		for (int i = 0; i < 100; i++)
 			check_equal(memcg_remove(group_new(memcg), false), 0);
 		check_compare(section_used(SECTION_MEMCG), <=, used + 1);
-		_exit(0);
+		leave_child(0);
 	}
 	wait_for_child(pid);
 	store_release(&stop, 1);
@@ -759,13 +762,101 @@ static void the_child_can_take_every_lock(void)
 			release(mine, alloc(mine, task, 100));
 			release(mine, alloc(mine, task, 100000));
 			check_equal(memcg_remove(group_new(memcg), false), 0);
-			_exit(0);
+			leave_child(0);
 		}
 		wait_for_child(pid);
 	}
 	store_release(&stop, 1);
 	for (int i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
+}
+
+/* --- what a kernel may not have, or refuse ------------------------------- */
+
+static int populate_fails_with;
+
+/* The core's calls come here, and nobody else's matter. */
+int madvise(void *addr, size_t len, int advice)
+{
+	if (advice == MADV_POPULATE_WRITE && populate_fails_with) {
+		errno = populate_fails_with;
+		return -1;
+	}
+	return (int)syscall(SYS_madvise, addr, len, advice);
+}
+
+/* Before Linux 5.14: the file is opened again by its name, and given blocks. */
+static void on_an_older_kernel_the_file_is_backed_by_its_name(void)
+{
+	blkcnt_t before;
+
+	populate_fails_with = EINVAL;
+	start_with_blocks(path);
+	before = file_stat().st_blocks;
+	check_equal(region_reserve(SECTION_MEMCG, 10000), 0);
+	check_compare((file_stat().st_blocks - before) * 512, >=, 10000 * 512 / 2);
+	/* A file that is gone is not made anew. */
+	check_equal(unlink(path), 0);
+	check_equal(region_reserve(SECTION_MEMCG, 20000), 0);
+	check_equal(access(path, F_OK), -1);
+	use_the_core();
+}
+
+static void a_kernel_without_memory_for_the_region_is_an_error(void)
+{
+	start_with_blocks(path);
+	populate_fails_with = ENOMEM;
+	check_equal(region_reserve(SECTION_MEMCG, 10000), -ENOSPC);
+	populate_fails_with = 0;
+	use_the_core();
+}
+
+static void names_that_are_too_long_are_refused(void)
+{
+	static char name[2 * PATH_MAX];
+	struct place place;
+
+	memset(name, 'n', sizeof(name) - 1);
+	check_equal(region_create(name, "", ""), -ENAMETOOLONG);
+	name[sizeof(name) - 2] = '/';
+	check_equal(place_open(&place, name), -ENAMETOOLONG);
+	start_with_blocks(NULL);
+	check_equal(region_attach_file(name), -ENAMETOOLONG);
+	/* The folder of "/name" is "/", which others may read. */
+	check_compare(place_open(&place, "/name"), <, 0);
+}
+
+static void at_abort(int signum)
+{
+	(void)signum;
+	note_coverage();
+}
+
+/* Into its parent's region it must not write. */
+static void a_child_without_a_region_of_its_own_ends(void)
+{
+	struct rlimit limit;
+	int status;
+	pid_t pid;
+
+	if (UNDER_ASAN || UNDER_TSAN)
+		return; /* their shadows do not fit */
+	start_with_blocks(path);
+	check_equal(getrlimit(RLIMIT_AS, &limit), 0);
+	check_equal(setrlimit(RLIMIT_AS, &(struct rlimit){1 << 20, limit.rlim_max}), 0);
+	region_fork_prepare();
+	check_equal(setrlimit(RLIMIT_AS, &limit), 0);
+	pid = fork();
+	if (pid == 0) {
+		check_that(freopen("/dev/null", "w", stderr) != NULL);
+		signal(SIGABRT, at_abort);
+		region_fork_child();
+		leave_child(0);
+	}
+	region_fork_parent();
+	check_equal(waitpid(pid, &status, 0), pid);
+	check_that(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	use_the_core();
 }
 
 int main(void)
@@ -793,6 +884,10 @@ int main(void)
 	RUN(the_child_can_take_every_lock);
 	RUN(the_child_of_a_full_address_space_does_not_write_to_its_parents_file);
 	RUN(the_core_starts_in_a_small_address_space);
+	RUN(on_an_older_kernel_the_file_is_backed_by_its_name);
+	RUN(a_kernel_without_memory_for_the_region_is_an_error);
+	RUN(names_that_are_too_long_are_refused);
+	RUN(a_child_without_a_region_of_its_own_ends);
 	check_equal(rmdir(dir), 0);
 	return 0;
 }

@@ -215,7 +215,7 @@ static char *page_of(void *p)
 static void open_page(void)
 {
 	if (mprotect(load_acquire(&closed_page), 4096, PROT_READ | PROT_WRITE) != 0)
-		_exit(2);
+		leave_child(2);
 }
 
 static void close_page(struct mem_cgroup *memcg)
@@ -229,7 +229,7 @@ static void at_closed_page(int signal, siginfo_t *info, void *context)
 	(void)signal;
 	(void)context;
 	if (page_of(info->si_addr) != load_acquire(&closed_page))
-		_exit(3);
+		leave_child(3);
 	if (pthread_equal(pthread_self(), first_thread)) {
 		open_page();
 		store_release(&first_stopped, 1);
