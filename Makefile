@@ -312,7 +312,7 @@ build/configuration: FORCE
 
 sanitize_plain := -Dbuildtype=debugoptimized
 sanitize_asan := -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined
-sanitize_coverage := -Dbuildtype=debug -Db_coverage=true -Dc_args=-fprofile-update=atomic,-DOBJCG_COVERAGE
+sanitize_coverage := -Dbuildtype=debug -Db_coverage=true -Dc_args=-fprofile-update=atomic
 sanitize_tsan := -Dbuildtype=debug -Doptimization=1 -Db_sanitize=thread
 
 build/c-%/.configured: build/configuration $V/.build Makefile meson.options | source-lists
