@@ -344,16 +344,16 @@ def waiter():
             waits.set()
             end.wait()
 async def offend():
-    try:
-        while True:
-            held.append(bytes(40))
-            await asyncio.sleep(0)
-    except MemoryError as error:
-        stopped.append(type(error))
+    while True:
+        held.append(bytes(40))
+        await asyncio.sleep(0)
 async def main():
     for _ in range(5):
-        with group:
-            await offend()
+        try:
+            with group:  # which is full from the beginning
+                await offend()
+        except MemoryError as error:
+            stopped.append(type(error))
 thread = threading.Thread(target=waiter)
 thread.start()
 waits.wait()
