@@ -8,10 +8,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -69,6 +71,38 @@ extern void __gcov_dump(void);
 	do {                                                                                       \
 		note_coverage();                                                                   \
 		_exit(status);                                                                     \
+	} while (0)
+
+/* abort() goes on after it. */
+static inline void note_abort(int signum)
+{
+	(void)signum;
+	note_coverage();
+}
+
+/* Calls it in a child; returns how that ended, as waitpid() has it. */
+static inline int status_of_child(void (*body)(void))
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	check_that(pid >= 0);
+	if (pid == 0) {
+		signal(SIGABRT, note_abort);
+		body();
+		leave_child(0);
+	}
+	check_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+/* The same for what is to abort. */
+#define check_aborts(body)                                                                         \
+	do {                                                                                       \
+		int status_ = status_of_child(body);                                               \
+		check_that(WIFSIGNALED(status_) && WTERMSIG(status_) == SIGABRT);                  \
 	} while (0)
 
 /* --- random numbers ------------------------------------------------------ */

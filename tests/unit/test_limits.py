@@ -200,12 +200,16 @@ def looks_of_services(core, group, count):
     return looks
 
 
-def test_a_group_that_was_stalked_in_vain_is_left_alone_for_longer_each_time(
-    offender, core, monkeypatch
-):
+@pytest.fixture
+def now(monkeypatch):
+    """The time, in a list; it passes where one sleeps, and by a whole stalk."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + limits._STALK_MOST))
+    return now
+
+
+def test_a_group_that_was_stalked_in_vain_is_left_alone_for_longer_each_time(offender, core, now):
     core.thread = 0
     stalked = []
     while len(stalked) < 10:
@@ -217,12 +221,8 @@ def test_a_group_that_was_stalked_in_vain_is_left_alone_for_longer_each_time(
     assert waits == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 1.28, 1.28]
 
 
-def test_a_group_that_goes_on_growing_or_was_stopped_is_stalked_again_at_once(
-    offender, core, monkeypatch
-):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + limits._STALK_MOST))
+@pytest.mark.usefixtures("now")
+def test_a_group_that_goes_on_growing_or_was_stopped_is_stalked_again_at_once(offender, core):
     core.thread = 0
     assert looks_of_services(core, offender, 2) == [2, 1]
     offender.usage += LIMIT // 16
