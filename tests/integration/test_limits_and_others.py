@@ -26,6 +26,16 @@ def fill(n=100_000):
     for _ in range(n):
         held.append(bytes(1000))
 """
+# What the reclaimer's looks at the threads of a group come to.
+LOOKS = """
+import objcg
+objcg.enable()
+looks, raise_in = [], objcg._core.raise_in_group
+def raise_in_group(*args):
+    looks.append(raise_in(*args))
+    return looks[-1]
+objcg._core.raise_in_group = raise_in_group
+"""
 
 
 @pytest.mark.parametrize("python", interpreters())
@@ -117,18 +127,15 @@ print(*result, objcg.root.memory.events["raised"], objcg.audit().drift)
 
 def test_a_thread_that_waited_is_not_stopped_for_what_was_long_ago() -> None:
     """It was over, blocked before it was stopped, and there has been room for long."""
-    printed = run_checked("""
-import socket, threading, time, objcg
-objcg.enable()
+    printed = run_checked(
+        LOOKS
+        + """
+import socket, threading, time
 group = objcg.group("/g", max="8M")
 ours, its = socket.socketpair()
-shared, result, armed, left = [], [], [], []
-take_back, raise_in = objcg._core.take_back_exceptions, objcg._core.raise_in_group
-def raise_in_group(*args):
-    armed.append(raise_in(*args))
-    return armed[-1]
+shared, result, left = [], [], []
+take_back = objcg._core.take_back_exceptions
 objcg._core.take_back_exceptions = lambda: left.append(take_back())
-objcg._core.raise_in_group = raise_in_group
 def worker():
     with group:
         try:
@@ -140,7 +147,7 @@ def worker():
 thread = threading.Thread(target=worker)
 thread.start()
 deadline = time.monotonic() + 20
-while not any(armed) and thread.is_alive() and time.monotonic() < deadline:
+while not any(looks) and thread.is_alive() and time.monotonic() < deadline:
     time.sleep(0.01)
 # from here on it is in recv(), with an error set, or was stopped on its way there
 shared.clear()
@@ -150,23 +157,20 @@ while not (len(left) > before and left[-1] == 0 or result) and time.monotonic() 
 ours.send(b"x")
 thread.join()
 print(*result, group.memory.events["raised"], objcg.audit().drift)
-""")
+"""
+    )
     # what was taken back was not raised
     assert printed in (["b'x'", "0", "0"], ["stopped", "1", "0"])
 
 
 def test_a_thread_that_was_moved_is_not_stopped_for_the_limit_of_its_group_before() -> None:
     """It was over, blocked before it was stopped, and was moved to where there is room."""
-    printed = run_checked("""
-import threading, time, objcg
-objcg.enable()
+    printed = run_checked(
+        LOOKS
+        + """
+import threading, time
 small, large = objcg.group("/small", max="1M"), objcg.group("/large", max="100M")
-tasks, result, armed, BLOCK = [], [], [], b"x" * 1000
-raise_in = objcg._core.raise_in_group
-def raise_in_group(*args):
-    armed.append(raise_in(*args))
-    return armed[-1]
-objcg._core.raise_in_group = raise_in_group
+tasks, result, BLOCK = [], [], b"x" * 1000
 held = [None] * 2000
 def wait(seconds):
     time.sleep(seconds)
@@ -186,16 +190,17 @@ def worker():
 while result in ([], ["/smallin/small"]):  # stopped before it was moved
     result.clear()
     thread = threading.Thread(target=worker)
-    armed.clear()
+    looks.clear()
     thread.start()
-    while not any(armed) and thread.is_alive():
+    while not any(looks) and thread.is_alive():
         time.sleep(0.001)
     if thread.is_alive():
         tasks[-1].move(large)
     thread.join()
     held[:] = [None] * 2000
 print(*result, objcg.audit().drift)
-""")
+"""
+    )
     assert printed == ["went", "on", "0"]
 
 
@@ -203,22 +208,17 @@ print(*result, objcg.audit().drift)
 def test_an_error_that_a_thread_makes_is_not_taken_for_one_that_was_taken_back(by: str) -> None:
     """It counts for no group, is about none, and grants no reserve."""
     printed = run_checked(
-        """
-import contextvars, functools, operator, threading, time, objcg
-objcg.enable()
+        LOOKS
+        + """
+import contextvars, functools, operator, threading, time
 group = objcg.group("/g", max="1M")
-armed, held, result = [], [], []
-raise_in = objcg._core.raise_in_group
-def raise_in_group(*args):
-    armed.append(raise_in(*args))
-    return armed[-1]
-objcg._core.raise_in_group = raise_in_group
+held, result = [], []
 with group:
     context = contextvars.copy_context()
 def worker():
     deadline = time.monotonic() + 20
     while not result and time.monotonic() < deadline:
-        armed.clear()
+        looks.clear()
         # without a bytecode in between: over, blocked while an error is set, left, taken back
         steps = [
             functools.partial(context.run, held.extend, map(bytes, [1000] * 1100)),
@@ -231,9 +231,9 @@ def worker():
             held.clear()
             continue
         held.clear()
-        if any(armed) and by is worker:
+        if any(looks) and by is worker:
             make_one()
-        elif any(armed):
+        elif any(looks):
             return
 def make_one():
     before = group.memory.events["raised"]
@@ -256,16 +256,12 @@ print(*result, objcg.audit().drift)
 
 def test_a_thread_that_handles_its_error_is_left_to_it() -> None:
     """It may go beyond the reserve: it is not stopped again, nor looked for again and again."""
-    printed = run_checked("""
-import collections, threading, time, objcg
-objcg.enable()
+    printed = run_checked(
+        LOOKS
+        + """
+import collections, threading, time
 group = objcg.group("/g", max="8M")
-looks, handling, held = [], [], collections.deque()
-raise_in = objcg._core.raise_in_group
-def raise_in_group(*args):
-    looks.append(raise_in(*args))
-    return looks[-1]
-objcg._core.raise_in_group = raise_in_group
+handling, held = [], collections.deque()
 def worker():
     with group:
         try:
@@ -281,7 +277,8 @@ thread = threading.Thread(target=worker)
 thread.start()
 thread.join()
 print(thread.ident in handling, group.memory.events["raised"], objcg.audit().drift)
-""")
+"""
+    )
     # a bare MemoryError of the ceiling, where the machine is busy, is not counted
     assert printed in (["True", "1", "0"], ["True", "0", "0"])
 
@@ -323,16 +320,12 @@ print(*counts, objcg.audit().drift)
 
 def test_a_thread_that_waits_in_its_handler_does_not_spare_the_others() -> None:
     """It went beyond the reserve, and then waits; meanwhile others can be stopped as before."""
-    printed = run_checked("""
-import asyncio, collections, threading, objcg
-objcg.enable()
+    printed = run_checked(
+        LOOKS
+        + """
+import asyncio, collections, threading
 group = objcg.group("/g", max="8M")
-looks, stopped, held = [], [], collections.deque()
-raise_in = objcg._core.raise_in_group
-def raise_in_group(*args):
-    looks.append(raise_in(*args))
-    return looks[-1]
-objcg._core.raise_in_group = raise_in_group
+stopped, held = [], collections.deque()
 waits, end = threading.Event(), threading.Event()
 def waiter():
     with group:
@@ -365,7 +358,8 @@ loop.join()
 end.set()
 thread.join()
 print(len(stopped), looks.count(waiting), group.memory.events["ceiling"], objcg.audit().drift)
-""")
+"""
+    )
     assert printed[0] == "5"
     # the waiter was noted once, before it began to wait
     assert int(printed[1]) <= 1
