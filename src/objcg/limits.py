@@ -309,11 +309,8 @@ class _Truces:
         if group.uid not in self._made:
             return True
         usage_then, _, until = self._made[group.uid]
-        try:
-            reading = group._read()
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        reading = _reading(group)
+        if reading is None:
             return False
         growth = (reading["max"] or 0) // _TRUCE_GROWTH
         return reading["current"] >= usage_then + growth or time.monotonic() >= until
@@ -324,11 +321,9 @@ class _Truces:
         # groups come and go by the thousand; what has expired long ago says nothing any more
         self._made = {uid: made for uid, made in self._made.items() if made[2] + _MOST_TRUCE > now}
         length = min(max(before * 2, _LEAST_TRUCE), _MOST_TRUCE)
-        try:
-            self._made[group.uid] = group._current(), length, now + length
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        reading = _reading(group)
+        if reading is not None:
+            self._made[group.uid] = reading["current"], length, now + length
 
     def end(self, group: Group) -> None:
         self._made.pop(group.uid, None)
@@ -378,17 +373,23 @@ async def throttle(group: Group) -> float:
 
 def _is_high(group: Group | None) -> bool:
     while group is not None:
-        try:
-            reading = group._read()
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-        else:
+        reading = _reading(group)
+        if reading is not None:
             high = reading["high"]
             if high is not None and reading["current"] > high:
                 return True
         group = group.parent
     return False
+
+
+def _reading(group: Group) -> _core._Reading | None:
+    """Return what the group's knobs and counters are; None where it was removed."""
+    try:
+        return group._read()
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
 
 
 def _event_loop_sleep() -> Callable[[float], Awaitable[object]]:
